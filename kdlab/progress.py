@@ -1,0 +1,27 @@
+"""One progress bar: tqdm for a person, a line now and then for a log."""
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from tqdm import tqdm
+
+
+def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
+    """Yield from `items` and say how far it is.
+
+    With KDLAB_HEADLESS set: one plain line every 5 seconds at most, nothing for short loops.
+    Otherwise tqdm (the plain one: tqdm.auto fails where ipywidgets is missing or old).
+    """
+    total = len(items) if total is None and hasattr(items, "__len__") else total
+    if not os.environ.get("KDLAB_HEADLESS"):
+        yield from tqdm(items, desc=label, total=total, leave=False, dynamic_ncols=True)
+        return
+    start = spoken = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - spoken >= 5:
+            spoken = now
+            print(f"{label}: {done}/{total or '?'} after {now - start:.0f} s", file=sys.stderr)
