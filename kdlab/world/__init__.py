@@ -1,0 +1,7 @@
+"""Rendered faces with known truth, from the CC0 MakeHuman head."""
+
+from kdlab.world.faces import FaceWorld
+from kdlab.world.nuisance import NUISANCE
+from kdlab.world.rendered import rendered
+
+__all__ = ["NUISANCE", "FaceWorld", "rendered"]

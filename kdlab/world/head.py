@@ -1,0 +1,192 @@
+"""The CC0 MakeHuman head as tensors: shape, expressions, regions, landmarks, texture layout.
+
+Axes of the head, in metres: x to the image's right, y into the image, z up. The file
+data/head.safetensors is made by scripts/export_head.py.
+
+Texture layout (`ATLAS` rows x columns): skin and hair are unrolled round the vertical axis,
+the front half wider than the back; two patches in the rows below hold the eye and the
+mouth's inside. So one picture per identity, painted once, dresses every image of it.
+"""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from kdlab.world.raster import interpolate, rasterise
+
+HEAD_FILE = Path(__file__).resolve().parents[2] / "data" / "head.safetensors"
+SKIN_ROWS, ATLAS = 256, (320, 384)  # 1 mm a texel on the face; 64 rows of patches
+EYE_PATCH = (256, 0, 64)  # first row, first column, side
+MOUTH_PATCH = (256, 64, 64)
+LID_PATCH = (256, 128, 64)
+FRONT = 0.72  # share of the columns for the front half
+
+
+@dataclass(frozen=True)
+class Head:
+    """Everything about the head that no identity changes. V vertices, T triangles."""
+
+    mean: Tensor  # (V, 3) metres
+    directions: dict[str, Tensor]  # phenotype -> (V, 3) offset per unit
+    components: Tensor  # (K, V, 3), one standard deviation each
+    expressions: dict[str, Tensor]  # action -> (V, 3) offset at full strength
+    faces: Tensor  # (T, 3), clockwise on the screen from the front
+    neighbours: Tensor  # (V, 12) triangles round a vertex, T where fewer
+    texture: Tensor  # (T, 3, 2) atlas pixels (x, y) of each corner
+    atlas_points: Tensor  # (SKIN_ROWS, columns, 3) the mean head's surface under each skin texel
+    atlas_lip: Tensor  # (SKIN_ROWS, columns) 0..1
+    eye: Tensor  # (T,) bool
+    eye_centres: Tensor  # (2, 3), image left first
+    landmarks: tuple[Tensor, ...]  # vertices whose mean is each of the five landmarks
+    shadow: Tensor  # (V, 16) how much light reaches a vertex: weights of `light_basis`
+    openness: Tensor  # (V,) share of the sky a vertex sees, 0..1
+
+
+def light_basis(direction: Tensor) -> Tensor:
+    """All monomials of degree 2 and 3 of unit vectors (..., 3) -> (..., 16).
+
+    On the sphere they span what spherical harmonics up to degree 3 span.
+    """
+    x, y, z = direction.unbind(-1)
+    return torch.stack([x * x, y * y, z * z, x * y, x * z, y * z, x**3, y**3, z**3, x * x * y,
+                        x * x * z, y * y * x, y * y * z, z * z * x, z * z * y, x * y * z], -1)
+
+
+def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Outward normals times twice the area: (B, V, 3) -> (B, T, 3)."""
+    a, b, c = vertices[:, faces].unbind(2)
+    return torch.linalg.cross(c - a, b - a)
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor, neighbours: Tensor) -> Tensor:
+    """Unit normals (B, V, 3): the area-weighted mean over the triangles round each vertex."""
+    normals = face_normals(vertices, faces)
+    normals = torch.cat([normals, normals.new_zeros(len(normals), 1, 3)], 1)
+    total = normals[:, neighbours[:, 0]]
+    for k in range(1, neighbours.shape[1]):
+        total = total + normals[:, neighbours[:, k]]
+    return torch.nn.functional.normalize(total, dim=-1)
+
+
+def _neighbours(faces: Tensor, vertices: int) -> Tensor:
+    rows = [[] for _ in range(vertices)]
+    for t, corners in enumerate(faces.tolist()):
+        for v in corners:
+            rows[v].append(t)
+    most = max(map(len, rows))
+    return torch.tensor([row + [len(faces)] * (most - len(row)) for row in rows])
+
+
+def unroll(points: Tensor) -> Tensor:
+    """Points of the mean head -> atlas pixels (x, y): azimuth and height, front half wider."""
+    columns = ATLAS[1] - 1
+    azimuth = torch.atan2(points[..., 0], 0.02 - points[..., 1]) / torch.pi  # -1..1, front 0
+    bent = torch.where(azimuth.abs() < 0.5, azimuth * FRONT * 2,
+                       azimuth.sign() * (FRONT + (azimuth.abs() - 0.5) * (1 - FRONT) * 2))
+    row = (0.148 - points[..., 2]) / (0.148 + 0.120)  # z from chin and neck to crown, metres
+    return torch.stack([(bent + 1) / 2 * columns, row * (SKIN_ROWS - 1)], -1)
+
+
+def _texture(mean, faces, eye, inner, eye_centres) -> Tensor:
+    corners = mean[faces]  # (T, 3, 3)
+    skin = unroll(corners)
+    # A triangle that crosses the seam at the back takes its corners from one side.
+    wide = skin[..., 0].amax(1) - skin[..., 0].amin(1) > ATLAS[1] / 2
+    skin[wide, :, 0] = skin[wide, :, 0].amax(1, keepdim=True)
+    row, column, side = EYE_PATCH
+    centre = eye_centres[(corners[..., 0] > 0).long()]
+    offset = (corners - centre) / 0.016  # the eyeball's radius in metres
+    patch = torch.stack([column + side / 2 + offset[..., 0] * (side / 2 - 2),
+                         row + side / 2 - offset[..., 2] * (side / 2 - 2)], -1)
+    texture = torch.where(eye[:, None, None], patch, skin)
+    for (row, column, side), where in ((MOUTH_PATCH, inner & (corners[:, 0, 2] < 0)),
+                                       (LID_PATCH, inner & (corners[:, 0, 2] >= 0))):
+        middle = torch.tensor([column + side / 2, row + side / 2]).expand_as(texture)
+        texture = torch.where(where[:, None, None], middle, texture)
+    return texture
+
+
+@functools.cache
+def load_head(device: str = "cpu") -> Head:
+    """Read data/head.safetensors. Raises FileNotFoundError that says how to make it."""
+    if not HEAD_FILE.exists():
+        raise FileNotFoundError(f"{HEAD_FILE} is missing; it ships with the repository "
+                                "(git checkout data/) and scripts/export_head.py rebuilds it")
+    with safe_open(HEAD_FILE, "pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+        raw = {name: file.get_tensor(name) for name in file.keys()}
+    mean, faces = raw["mean"], raw["faces"].long().flip(1)
+    eye, inner = raw["eye"], raw["cavity"] | raw["tongue"]
+    eye_vertices = faces[eye].unique()
+    whole = [mean[eye_vertices[mean[eye_vertices, 0] * s > 0]] for s in (-1, 1)]
+    y = torch.stack([w[:, 1].min() for w in whole]).mean() + 0.016
+    eye_centres = torch.stack([
+        torch.stack([(w[:, 0].min() + w[:, 0].max()) / 2, y, (w[:, 2].min() + w[:, 2].max()) / 2])
+        for w in whole])
+    texture = _texture(mean, faces, eye, inner, eye_centres)
+    skin = ~(eye | inner)
+    points, lip = _under_texels(mean, faces[skin], texture[skin], raw["lip"].float())
+    head = Head(
+        mean=mean,
+        directions=dict(zip(facts["directions"], raw["directions"].float(), strict=True)),
+        components=raw["components"].float(),
+        expressions=dict(zip(facts["expressions"], raw["expressions"].float(), strict=True)),
+        faces=faces, neighbours=_neighbours(faces, len(mean)), texture=texture,
+        atlas_points=points, atlas_lip=lip, eye=eye, eye_centres=eye_centres,
+        landmarks=_landmarks(mean, faces, eye, skin, raw["lip"].float()),
+        shadow=raw["shadow"].float(), openness=raw["openness"].float())
+    return head if device == "cpu" else _to(head, device)
+
+
+def _to(head: Head, device: str) -> Head:
+    move = lambda v: v.to(device) if isinstance(v, Tensor) else (  # noqa: E731
+        {k: t.to(device) for k, t in v.items()} if isinstance(v, dict)
+        else tuple(t.to(device) for t in v))
+    return Head(**{name: move(value) for name, value in vars(head).items()})
+
+
+def _under_texels(mean, faces, texture, lip) -> tuple[Tensor, Tensor]:
+    """Rasterise the skin in texture space, the outermost surface on top."""
+    corners = texture.reshape(1, -1, 2)  # every corner a vertex of its own
+    own = torch.arange(corners.shape[1]).reshape(-1, 3)
+    flipped = own[:, [0, 2, 1]]
+    both = torch.cat([own, flipped])  # the unrolling may mirror a triangle
+    flat = faces.reshape(-1)
+    depth = -(mean[flat, :2] - torch.tensor([0, 0.02])).norm(dim=-1)[None]
+    seen = rasterise(corners, depth, both, SKIN_ROWS, ATLAS[1])
+    values = torch.cat([mean[flat], lip[flat, None]], 1)[None]
+    out = interpolate(values, both, seen, corners)[0]
+    return _fill_gaps(out, seen[0] >= 0)
+
+
+def _fill_gaps(values: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Grow known texels into unknown ones, so that no seam shows."""
+    image, mask = values.permute(2, 0, 1)[None], known[None, None].float()
+    image = image * mask
+    for _ in range(max(values.shape[:2])):
+        if mask.all():
+            break
+        total = torch.nn.functional.avg_pool2d(image, 3, 1, 1)
+        count = torch.nn.functional.avg_pool2d(mask, 3, 1, 1)
+        grown = torch.where(count > 0, total / count.clamp(min=1e-6), 0)
+        image, mask = torch.where(mask > 0, image, grown), (count > 0).float()
+    out = image[0].permute(1, 2, 0)
+    return out[..., :3].contiguous(), out[..., 3].contiguous()
+
+
+def _landmarks(mean, faces, eye, skin, lip) -> tuple[Tensor, ...]:
+    """Vertex sets: both eyes, nose tip, mouth corners; image left first."""
+    eyes = faces[eye].unique()
+    eyes = eyes[mean[eyes, 1] < -0.025]  # the front of the eyeballs
+    left, right = eyes[mean[eyes, 0] < 0], eyes[mean[eyes, 0] > 0]
+    surface = faces[skin].unique()
+    middle = surface[mean[surface, 0].abs() < 0.01]
+    nose = middle[mean[middle, 1].argmin()]
+    lips = (lip > 0.5).nonzero()[:, 0]
+    order = lips[mean[lips, 0].argsort()]
+    return left, right, nose[None], order[:4], order[-4:]

@@ -1,0 +1,143 @@
+"""Rendered sets on disk: made once, memory-mapped ever after, outside git.
+
+A set's folder is named by a key of everything that defines its pixels, so a stale set is never
+found. Rendering holds a lock and marks every finished identity, so an interrupted run goes on where
+it stopped and a second process waits for the first instead of rendering too.
+"""
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import Timeout
+
+from kdlab.align import SIZES
+from kdlab.cache import cache_dir, digest, locked, write_atomic
+from kdlab.data.faces import FaceSet
+from kdlab.progress import progress
+from kdlab.world.faces import FaceWorld
+
+FORMAT = 1
+_SHARD = 16  # pictures rendered at a time; more only costs memory
+
+
+def rendered(world: FaceWorld, identities: Sequence[int], per_identity: int,
+             crops: Sequence[str] = ("arcface", "dlib")) -> FaceSet:
+    """Images 0 .. per_identity - 1 of each identity, from the cache or rendered now.
+
+    Labels are 0 .. len(identities) - 1 in the order given; factors hold the identity and image
+    numbers, yaw and pitch (radians) and the ancestry group of every image.   Raises ValueError on an
+    empty request and OSError, with the mend, when the cache cannot be used.
+    """
+    identities = [int(i) for i in identities]
+    if not identities or per_identity < 1 or not crops:
+        raise ValueError("a rendered set needs at least one identity, one image and one crop; got "
+                         f"{len(identities)} identities, {per_identity} images, {list(crops)}")
+    if len(set(identities)) < len(identities):
+        raise ValueError("an identity is asked for twice; two labels would mean one person")
+    key = digest([FORMAT, world.key, identities, per_identity, sorted(crops)])
+    folder = cache_dir("world") / key
+    shapes = {name: (len(identities) * per_identity, 3, SIZES[name], SIZES[name])
+              for name in crops}
+    if not _complete(folder, shapes):
+        lock = locked(folder)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print("another process is rendering this set; waiting for it")
+            lock.acquire()
+        try:
+            if not _complete(folder, shapes):
+                _render(world, identities, per_identity, folder, shapes)
+        finally:
+            lock.release()
+    maps = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            for name in crops}
+    factors = np.load(folder / "factors.npz", allow_pickle=False)
+    return FaceSet(maps, np.repeat(np.arange(len(identities)), per_identity), key,
+                   {name: factors[name] for name in factors.files})
+
+
+def _complete(folder: Path, shapes: dict) -> bool:
+    """Finished and whole; a finished set whose files were cut short is thrown away, aloud."""
+    if not (folder / "finished.json").exists():
+        return False
+    sizes = json.loads((folder / "finished.json").read_text())
+    for name, size in sizes.items():
+        path = folder / name
+        found = path.stat().st_size if path.exists() else 0
+        if found != size:
+            print(f"the cached set {folder} is damaged ({name} has {found} bytes of {size}); "
+                  "rendering it again")
+            shutil.rmtree(folder)
+            return False
+    return True
+
+
+def _render(world, identities, per_identity, folder: Path, shapes: dict) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    marks = folder / "done.txt"
+    done = set(marks.read_text().split("\n")[:-1]) if marks.exists() else set()
+    maps = {name: _open(folder / f"{name}.npy", shape, fresh=not done)
+            for name, shape in shapes.items()}
+    todo = [k for k in range(len(identities)) if str(k) not in done]
+    writing = threading.Lock()
+
+    def one(k: int) -> None:
+        if world.head.mean.device.type == "cpu":
+            torch.set_num_threads(1)  # of this worker: the workers are the parallelism
+        for start in range(0, per_identity, _SHARD):
+            some = range(start, min(start + _SHARD, per_identity))
+            out = world.render([(identities[k], j) for j in some], tuple(shapes))
+            for name, pixels in maps.items():
+                first = k * per_identity + start
+                pixels[first:first + len(some)] = out[name].numpy()
+        with writing, open(marks, "a") as file:
+            for pixels in maps.values():
+                pixels.flush()
+            file.write(f"{k}\n")
+
+    workers = ThreadPoolExecutor(os.cpu_count() or 1)
+    try:
+        futures = [workers.submit(one, k) for k in todo]
+        for future in progress(futures, f"rendering {len(todo)} x {per_identity} faces"):
+            future.result()
+    finally:
+        workers.shutdown(cancel_futures=True)
+    np.savez(folder / "factors.npz", **_factors(world, identities, per_identity))
+    names = [f"{name}.npy" for name in shapes] + ["factors.npz"]
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    write_atomic(folder / "finished.json", json.dumps(sizes))
+
+
+def _open(path: Path, shape: tuple, fresh: bool) -> np.ndarray:
+    """A memory map of uint8; the disk is asked for all of it first, so that it cannot fill later
+    (a write to a full disk through a memory map kills the process)."""
+    if not fresh and path.exists():
+        return np.load(path, mmap_mode="r+", allow_pickle=False)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                path.unlink()
+                raise OSError(f"{path}: {error.strerror}; free {np.prod(shape) / 1e6:.0f} MB or "
+                              "point KDLAB_CACHE at another disk") from error
+    return array
+
+
+def _factors(world, identities, per_identity) -> dict[str, np.ndarray]:
+    rows = [(i, j, world.identity(i)["group"]) for i in identities for j in range(per_identity)]
+    images = [world.image(i, j) for i, j, _ in rows]
+    return {"identity": np.array([r[0] for r in rows]), "image": np.array([r[1] for r in rows]),
+            "group": np.array([r[2] for r in rows]),
+            "yaw": np.array([m["yaw"] for m in images], np.float32),
+            "pitch": np.array([m["pitch"] for m in images], np.float32),
+            "grey": np.array([m["grey"] for m in images], np.float32)}
