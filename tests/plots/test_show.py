@@ -1,0 +1,93 @@
+import base64
+import importlib
+import io
+import json
+
+import numpy as np
+import plotly.graph_objects as go
+import plotly.io as pio
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from PIL import Image
+
+from kdlab.plots import CONFIG, METHODS, bundle, looks, save_png, show
+from kdlab.plots.show import PLOTLY
+
+FIG = go.Figure(go.Scatter(x=[1, 2], y=[1, 2]))
+
+
+def test_bundle_carries_chart_picture_and_words():
+    data, metadata = bundle(FIG, "a rising line", "my figure")
+    assert set(data) == {PLOTLY, "image/png", "text/plain"}
+    assert data["text/plain"] == metadata["image/png"]["alt"] == "a rising line"
+    image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    assert image.text["Description"] == "a rising line"
+    assert np.asarray(image.convert("L")).std() > 1
+    assert metadata["kdlab"] == {"name": "my figure"}
+    assert data[PLOTLY]["config"]["toImageButtonOptions"] == {"filename": "my-figure"}
+    json.dumps(data)
+
+
+def test_upload_is_off_in_the_bundle():
+    config = bundle(FIG, "words")[0][PLOTLY]["config"]
+    assert config["showSendToCloud"] is False
+    assert config["plotlyServerURL"] == ""
+    assert "sendChartToCloud" in config["modeBarButtonsToRemove"]
+
+
+def test_upload_is_off_for_plain_plotly_renderers_too():
+    for name in ("plotly_mimetype", "vscode", "notebook", "browser"):
+        assert pio.renderers[name].config.items() >= CONFIG.items()
+    made = pio.renderers["plotly_mimetype"].to_mimebundle(FIG.to_dict())
+    assert made[PLOTLY]["config"]["showSendToCloud"] is False
+
+
+def test_no_address_of_the_network_in_an_output():
+    assert "http" not in json.dumps(bundle(FIG, "words")[0][PLOTLY])
+
+
+@pytest.mark.parametrize("alt", ["", "  ", None])
+def test_a_figure_without_words_is_refused(alt):
+    with pytest.raises(ValueError, match="alt"):
+        show(FIG, alt)
+
+
+def test_show_makes_one_output_in_a_kernel(monkeypatch):
+    seen = []
+    monkeypatch.setattr(InteractiveShell, "initialized", classmethod(lambda cls: True))
+    module = importlib.import_module("kdlab.plots.show")  # the name kdlab.plots.show is a function
+    monkeypatch.setattr(module, "display", lambda *args, **kw: seen.append((args, kw)))
+    assert show(FIG, "words") is None
+    assert len(seen) == 1
+    assert seen[0][1]["raw"] is True
+    assert PLOTLY in seen[0][0][0]
+
+
+def test_show_outside_a_kernel_says_the_words(capsys):
+    show(FIG, "a rising line")
+    assert capsys.readouterr().out == "a rising line\n"
+
+
+def test_save_png(tmp_path):
+    save_png(FIG, tmp_path / "a.png", "a rising line", scale=2)
+    image = Image.open(tmp_path / "a.png")
+    assert image.size == (1400, 900)
+    assert np.asarray(image).std() > 0
+
+
+def test_no_two_methods_look_alike():
+    assert len({look[:3] for look in METHODS.values()}) == len(METHODS)
+    assert len({look.color for look in METHODS.values()}) == len(METHODS)
+
+
+def test_looks_knows_spellings_and_keeps_strangers_apart():
+    made = looks(["AdaDistill", "feature-only", "mine", "yours"])
+    assert made["AdaDistill"] == METHODS["adadistill"]
+    assert made["feature-only"] == METHODS["feature_only"]
+    assert len({look.color for look in made.values()}) == 4
+    assert made["mine"].label == "mine"
+
+
+def test_many_strangers_stay_distinct():
+    made = looks([f"run {i}" for i in range(24)])
+    assert len({look[:3] for look in made.values()}) == 24
