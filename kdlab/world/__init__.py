@@ -2,6 +2,7 @@
 
 from kdlab.world.faces import FaceWorld
 from kdlab.world.nuisance import NUISANCE
+from kdlab.world.portrait import portrait
 from kdlab.world.rendered import rendered
 
-__all__ = ["NUISANCE", "FaceWorld", "rendered"]
+__all__ = ["NUISANCE", "FaceWorld", "portrait", "rendered"]

@@ -25,9 +25,10 @@ def _meaning(path: Path) -> str:
     """A key of what a source file does: comments and docstrings may be mended freely."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+        if (isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef)
+                and ast.get_docstring(node)):
             node.body = node.body[1:]
-    return digest(ast.dump(tree))
+    return digest(ast.unparse(tree))
 
 
 class FaceWorld:
@@ -83,6 +84,9 @@ class FaceWorld:
         pixels of the uncropped picture.   Raises ValueError on an unknown crop.
         """
         pairs = list(pairs)
+        if not pairs or min(min(pair) for pair in pairs) < 0:
+            raise ValueError("render wants (identity, image) pairs of numbers from 0 on, "
+                             f"not {pairs[:3]}")
         unknown = set(crops) - set(TEMPLATES)
         if unknown:
             raise ValueError(f"crop must be one of {', '.join(TEMPLATES)}, not {unknown.pop()!r}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kdlab.world.raster import interpolate, rasterise
@@ -36,7 +36,7 @@ class Head:
     components: Tensor  # (K, V, 3), one standard deviation each
     expressions: dict[str, Tensor]  # action -> (V, 3) offset at full strength
     faces: Tensor  # (T, 3), clockwise on the screen from the front
-    neighbours: Tensor  # (V, 12) triangles round a vertex, T where fewer
+    neighbours: Tensor  # (V, 8) triangles round a vertex, T where fewer
     texture: Tensor  # (T, 3, 2) atlas pixels (x, y) of each corner
     atlas_points: Tensor  # (SKIN_ROWS, columns, 3) the mean head's surface under each skin texel
     atlas_lip: Tensor  # (SKIN_ROWS, columns) 0..1
@@ -117,9 +117,13 @@ def load_head(device: str = "cpu") -> Head:
     if not HEAD_FILE.exists():
         raise FileNotFoundError(f"{HEAD_FILE} is missing; it ships with the repository "
                                 "(git checkout data/) and scripts/export_head.py rebuilds it")
-    with safe_open(HEAD_FILE, "pt") as file:
-        facts = json.loads(file.metadata()["facts"])
-        raw = {name: file.get_tensor(name) for name in file.keys()}
+    try:
+        with safe_open(HEAD_FILE, "pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+            raw = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{HEAD_FILE} is damaged ({error}); restore it with "
+                         "`git checkout data/head.safetensors`") from None
     mean, faces = raw["mean"], raw["faces"].long().flip(1)
     eye, inner = raw["eye"], raw["cavity"] | raw["tongue"]
     eye_vertices = faces[eye].unique()
@@ -185,8 +189,12 @@ def _landmarks(mean, faces, eye, skin, lip) -> tuple[Tensor, ...]:
     eyes = eyes[mean[eyes, 1] < -0.025]  # the front of the eyeballs
     left, right = eyes[mean[eyes, 0] < 0], eyes[mean[eyes, 0] > 0]
     surface = faces[skin].unique()
-    middle = surface[mean[surface, 0].abs() < 0.01]
-    nose = middle[mean[middle, 1].argmin()]
+    middle = surface[mean[surface, 0].abs() < 0.003]
+    tip = mean[middle[mean[middle, 1].argmin()]]
+    # The template's nose lies halfway between eyes and mouth, above the foremost vertex: the mean
+    # of the midline up to 18 mm above that vertex falls there.
+    above = mean[middle, 2] - tip[2]
+    nose = middle[(above >= 0) & (above < 0.018) & (mean[middle, 1] < tip[1] + 0.02)]
     lips = (lip > 0.5).nonzero()[:, 0]
     order = lips[mean[lips, 0].argsort()]
-    return left, right, nose[None], order[:4], order[-4:]
+    return left, right, nose, order[:4], order[-4:]

@@ -47,7 +47,10 @@ def draw_identity(seed: int, identity: int, dimension: int) -> dict[str, Tensor 
     def choose(weights):
         return int(torch.multinomial(torch.tensor(weights), 1, generator=rng))
 
-    # Dirichlet(0.4) from gammas would need numpy; squared normals give Dirichlet(0.5).
+    # A stream of its own, longest first: a world of another dimension has the same people in
+    # all else, and the same leading coefficients.
+    shape = torch.randn(110, generator=generator(seed, identity, 5)).clamp(-2.5, 2.5)[:dimension]
+    # Normalised squared normals are Dirichlet(0.5): mostly one ancestry, often two.
     ancestry = torch.randn(3, generator=rng).square() + 1e-3
     ancestry = ancestry / ancestry.sum()
     group = int(ancestry.argmax())
@@ -61,7 +64,7 @@ def draw_identity(seed: int, identity: int, dimension: int) -> dict[str, Tensor 
     bald = not female and uniform() < 0.08 + 0.25 * age
     beard = max(0.0, normal(0.45) - 0.05) if not female else 0.0
     return {
-        "shape": torch.randn(dimension, generator=rng).clamp(-2.5, 2.5),
+        "shape": shape,
         "ancestry": ancestry, "group": group, "female": float(female), "age": age,
         "muscle": uniform(-0.3, 0.3), "weight": uniform(-0.4, 0.4),
         "skin": (_SKIN.T @ ancestry) * (1 + normal(0.10)) + torch.randn(3, generator=rng) * 0.015,

@@ -70,13 +70,13 @@ def draw_image(seed: int, identity: int, image: int, nuisance: dict) -> dict:
         "roll": math.radians(normal(nuisance["roll_sd"])),
         "distance": uniform(0.6, 1.8), "expression": expression,
         "gaze": torch.tensor([normal(0.12), normal(0.06)]),
-        "light": light, "key": uniform(0.55, 1.0) if vary else 0.7,
-        "ambient": uniform(0.25, 0.8) if vary else 0.5, "fill": uniform(0, 0.35) * vary,
+        "light": light, "key": 0.7 + (uniform(0.55, 1.0) - 0.7) * vary,
+        "ambient": 0.5 + (uniform(0.25, 0.8) - 0.5) * vary, "fill": uniform(0, 0.35) * vary,
         "warmth": normal(0.05) * vary, "exposure": math.exp(normal(0.16) * vary),
         "gamma": 1 + normal(0.07) * vary,
         "background": torch.rand(2, 3, generator=rng), "backdrop": uniform(),
         "cloth": torch.rand(3, generator=rng),
-        "blur": (uniform(0.3, 1.6) if uniform() < 0.4 else 0.25) * nuisance["blur"],
+        "blur": max(0.25, uniform(-2.4, 1.6)) * nuisance["blur"],  # four in ten out of focus
         "noise": uniform(0.002, 0.022) * nuisance["noise"],
         "grey": float(uniform() < nuisance["grey"]),
     }

@@ -9,7 +9,7 @@ any batch size.
 import torch
 from torch import Tensor
 
-_BOXES = (2, 3, 4, 6, 8, 12, 20, 40, 400)  # bounding boxes are rounded up to these sides
+_BOXES = (2, 3, 4, 6, 8, 12, 20, 40)  # bounding boxes are rounded up to these sides
 _DEPTH_STEPS = 2**30  # depth is compared as an integer; the triangle number breaks ties
 
 
@@ -30,13 +30,13 @@ def rasterise(points: Tensor, depth: Tensor, faces: Tensor, height: int, width: 
     span = torch.minimum(corners.amax(2).floor(), limit) - low + 1  # (B, T, 2) pixels
     image, triangle = ((area > 1e-6) & (span > 0).all(-1)).nonzero(as_tuple=True)
 
-    near, far = depth.min(), depth.max()
+    near, far = depth.amin(1, keepdim=True), depth.amax(1, keepdim=True)
     scaled = (depth - near) * ((_DEPTH_STEPS - 1) / (far - near).clamp(min=1e-12))
     empty = torch.iinfo(torch.int64).max
     buffer = torch.full((B * height * width,), empty, device=points.device)
     side = span[image, triangle].amax(1)
     smaller = 0
-    for box in _BOXES:
+    for box in (*_BOXES, max(height, width)):
         part = ((side > smaller) & (side <= box)).nonzero(as_tuple=True)[0]
         smaller = box
         for some in part.split(max(1, 4_000_000 // box**2)):  # bounds memory, not results

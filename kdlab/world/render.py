@@ -104,7 +104,7 @@ def shade(head: Head, points, depth, lights: Tensor, atlases: Tensor, images: li
 
 
 def backdrop(images: list[dict], rngs: list[torch.Generator], device) -> Tensor:
-    """What is behind the head: two muted colours, a soft pattern, shoulders; (B, 3, H, W) linear."""
+    """Behind the head: two muted colours, a soft pattern, shoulders; (B, 3, H, W) linear."""
     out = []
     x = torch.linspace(-1, 1, WIDTH)
     for image, rng in zip(images, rngs, strict=True):
@@ -142,7 +142,7 @@ def _blur(images: Tensor, sigmas: list[float]) -> Tensor:
     """Gaussian blur, a width in pixels for each image."""
     radius = 7
     step = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
-    sigma = torch.tensor(sigmas, device=images.device, dtype=images.dtype)[:, None]
+    sigma = torch.tensor(sigmas, device=images.device, dtype=images.dtype)[:, None].clamp(min=0.1)
     kernel = torch.exp(-0.5 * (step / sigma) ** 2)
     kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(3, 0)  # (3B, 15)
     B, C, H, W = images.shape

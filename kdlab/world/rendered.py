@@ -32,20 +32,23 @@ def rendered(world: FaceWorld, identities: Sequence[int], per_identity: int,
     """Images 0 .. per_identity - 1 of each identity, from the cache or rendered now.
 
     Labels are 0 .. len(identities) - 1 in the order given; factors hold the identity and image
-    numbers, yaw and pitch (radians) and the ancestry group of every image.   Raises ValueError on an
-    empty request and OSError, with the mend, when the cache cannot be used.
+    numbers, yaw and pitch (radians) and the ancestry group of every image.   Raises ValueError on
+    an empty request and OSError, with the mend, when the cache cannot be used.
     """
     identities = [int(i) for i in identities]
     if not identities or per_identity < 1 or not crops:
         raise ValueError("a rendered set needs at least one identity, one image and one crop; got "
                          f"{len(identities)} identities, {per_identity} images, {list(crops)}")
+    unknown = sorted(set(crops) - set(SIZES))
+    if unknown:
+        raise ValueError(f"crop must be one of {', '.join(SIZES)}, not {unknown[0]!r}")
     if len(set(identities)) < len(identities):
         raise ValueError("an identity is asked for twice; two labels would mean one person")
     key = digest([FORMAT, world.key, identities, per_identity, sorted(crops)])
     folder = cache_dir("world") / key
     shapes = {name: (len(identities) * per_identity, 3, SIZES[name], SIZES[name])
               for name in crops}
-    if not _complete(folder, shapes):
+    if not _complete(folder):
         lock = locked(folder)
         try:
             lock.acquire(timeout=0)
@@ -53,7 +56,12 @@ def rendered(world: FaceWorld, identities: Sequence[int], per_identity: int,
             print("another process is rendering this set; waiting for it")
             lock.acquire()
         try:
-            if not _complete(folder, shapes):
+            if not _complete(folder):
+                for name, found, size in _damage(folder):
+                    print(f"the cached set {folder} is damaged ({name} has {found} bytes of "
+                          f"{size}); rendering it again")
+                if (folder / "finished.json").exists():
+                    shutil.rmtree(folder)
                 _render(world, identities, per_identity, folder, shapes)
         finally:
             lock.release()
@@ -64,28 +72,30 @@ def rendered(world: FaceWorld, identities: Sequence[int], per_identity: int,
                    {name: factors[name] for name in factors.files})
 
 
-def _complete(folder: Path, shapes: dict) -> bool:
-    """Finished and whole; a finished set whose files were cut short is thrown away, aloud."""
+def _complete(folder: Path) -> bool:
+    """Finished, and every file as long as it was then."""
+    return (folder / "finished.json").exists() and not _damage(folder)
+
+
+def _damage(folder: Path) -> list[tuple[str, int, int]]:
+    """Files of a finished set that are missing or cut short: name, bytes found, bytes due."""
     if not (folder / "finished.json").exists():
-        return False
+        return []
     sizes = json.loads((folder / "finished.json").read_text())
-    for name, size in sizes.items():
-        path = folder / name
-        found = path.stat().st_size if path.exists() else 0
-        if found != size:
-            print(f"the cached set {folder} is damaged ({name} has {found} bytes of {size}); "
-                  "rendering it again")
-            shutil.rmtree(folder)
-            return False
-    return True
+    found = {name: path.stat().st_size if (path := folder / name).exists() else 0
+             for name in sizes}
+    return [(name, found[name], size) for name, size in sizes.items() if found[name] != size]
 
 
 def _render(world, identities, per_identity, folder: Path, shapes: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     marks = folder / "done.txt"
+    maps = _resume(folder, shapes)
+    if maps is None:
+        marks.unlink(missing_ok=True)
+        maps = {name: _open(folder / f"{name}.npy", shape) for name, shape in shapes.items()}
     done = set(marks.read_text().split("\n")[:-1]) if marks.exists() else set()
-    maps = {name: _open(folder / f"{name}.npy", shape, fresh=not done)
-            for name, shape in shapes.items()}
+    write_atomic(marks, "".join(f"{k}\n" for k in sorted(done, key=int)))  # no half-written mark
     todo = [k for k in range(len(identities)) if str(k) not in done]
     writing = threading.Lock()
 
@@ -103,6 +113,7 @@ def _render(world, identities, per_identity, folder: Path, shapes: dict) -> None
                 pixels.flush()
             file.write(f"{k}\n")
 
+    threads = torch.get_num_threads()
     workers = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
         futures = [workers.submit(one, k) for k in todo]
@@ -110,17 +121,29 @@ def _render(world, identities, per_identity, folder: Path, shapes: dict) -> None
             future.result()
     finally:
         workers.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # a worker's setting is also that of threads made later
     np.savez(folder / "factors.npz", **_factors(world, identities, per_identity))
     names = [f"{name}.npy" for name in shapes] + ["factors.npz"]
     sizes = {name: (folder / name).stat().st_size for name in names}
     write_atomic(folder / "finished.json", json.dumps(sizes))
 
 
-def _open(path: Path, shape: tuple, fresh: bool) -> np.ndarray:
+def _resume(folder: Path, shapes: dict) -> dict[str, np.ndarray] | None:
+    """The files of an interrupted run, or None where one is missing or cut short."""
+    maps = {}
+    for name, shape in shapes.items():
+        try:
+            maps[name] = np.load(folder / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
+        except (OSError, ValueError):
+            return None
+        if maps[name].shape != shape:
+            return None
+    return maps
+
+
+def _open(path: Path, shape: tuple) -> np.ndarray:
     """A memory map of uint8; the disk is asked for all of it first, so that it cannot fill later
     (a write to a full disk through a memory map kills the process)."""
-    if not fresh and path.exists():
-        return np.load(path, mmap_mode="r+", allow_pickle=False)
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):
         with open(path, "r+b") as file:

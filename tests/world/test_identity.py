@@ -1,0 +1,226 @@
+"""Who a face is, and what differs between two of its pictures."""
+
+import math
+
+import pytest
+import torch
+from scipy.stats import binom, chi2
+
+from kdlab.world import NUISANCE, FaceWorld
+from kdlab.world.head import ATLAS, EYE_PATCH, load_head
+from kdlab.world.identity import GROUPS, build_shape, draw_identity, generator, hair_mask, paint
+from kdlab.world.nuisance import draw_image, rotation
+
+STILL = dict.fromkeys(("yaw_sd", "pitch_sd", "roll_sd", "expression", "light", "noise", "grey"), 0)
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    return [draw_identity(0, i, 80) for i in range(600)]
+
+
+def same(a, b):
+    """Equality of factors: numbers, tensors and dicts of them."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_a_key_has_one_stream_of_its_own():
+    first = torch.rand(4, generator=generator(0, 1, 2))
+    assert torch.equal(first, torch.rand(4, generator=generator(0, 1, 2)))
+    for other in ((0, 2, 1), (0, 1, 3), (1, 1, 2), (0, 1)):
+        assert not torch.equal(first, torch.rand(4, generator=generator(*other)))
+
+
+def test_an_identity_is_a_function_of_seed_and_number():
+    assert same(draw_identity(0, 5, 80), draw_identity(0, 5, 80))
+    assert not same(draw_identity(0, 5, 80), draw_identity(1, 5, 80))
+    assert not same(draw_identity(0, 5, 80), draw_identity(0, 6, 80))
+
+
+def test_shape_and_texture_are_functions_of_seed_and_number():
+    worlds = FaceWorld(0), FaceWorld(0, yaw_sd=3.0), FaceWorld(1)
+    (shape, atlas), again, other = (world.person(7) for world in worlds)
+    assert torch.equal(shape, again[0]) and torch.equal(atlas, again[1])
+    assert not torch.equal(shape, other[0]) and not torch.equal(atlas, other[1])
+
+
+@pytest.mark.parametrize("dimension", [1, 5, 110])
+def test_shape_spans_exactly_the_identity_dimension(dimension):
+    head = load_head()
+    used = head.faces.unique()
+    rest = []
+    for i in range(130 if dimension == 110 else 12):
+        person = draw_identity(0, i, dimension) | {"thickness": 0.0}  # no hair
+        assert len(person["shape"]) == dimension
+        shape = build_shape(head, person).double() - head.mean
+        for name, value in (("female", person["female"] - 0.5), ("age_old", person["age"]),
+                            ("muscle", person["muscle"]), ("weight", person["weight"]),
+                            ("african", person["ancestry"][0] - 1 / 3),
+                            ("asian", person["ancestry"][1] - 1 / 3)):
+            shape = shape - float(value) * head.directions[name].double()
+        rest.append(shape[used].reshape(-1))
+    rest = torch.stack(rest)
+    singular = torch.linalg.svdvals(rest)
+    noise = 1e-6  # metres: float32 sums over 3,867 vertices
+    assert singular[dimension - 1] > 10 * noise
+    assert (singular[dimension:] < noise * rest.shape[1] ** 0.5).all()
+    basis = torch.linalg.qr(head.components[:dimension, used].double().reshape(dimension, -1).T)[0]
+    assert (rest - rest @ basis @ basis.T).abs().max() < noise
+
+
+def test_hair_lifts_the_scalp_and_only_the_scalp():
+    head = load_head()
+    person = draw_identity(0, 1, 80) | {"bald": 0.0}
+    lift = (build_shape(head, person) - build_shape(head, person | {"thickness": 0.0})).norm(dim=1)
+    crown = head.faces.unique()[head.mean[head.faces.unique(), 2].argmax()]
+    assert lift[crown] > person["thickness"]
+    assert lift[head.landmarks[2]].max() < 1e-5  # metres, the nose
+    assert lift.max() < 1.6 * 0.026 + 1e-6  # crown factor times the thickest hair
+
+
+def test_hairline_separates_face_and_crown(crowd):
+    points = torch.tensor([[0.0, -0.06, -0.01], [0.0, 0.0, 0.14]])  # nose, crown
+    for person in crowd[:100]:
+        nose, crown = hair_mask(points, person)
+        assert nose < 0.01
+        assert crown < 0.01 if person["bald"] else crown > 0.9  # high foreheads come near
+
+
+def test_groups_and_sexes_are_balanced(crowd):
+    # Exact binomial bounds that a fair draw leaves once in a million.
+    for group in range(len(GROUPS)):
+        low, high = binom.interval(1 - 1e-6, len(crowd), 1 / 3)
+        assert low <= sum(person["group"] == group for person in crowd) <= high
+    low, high = binom.interval(1 - 1e-6, len(crowd), 1 / 2)
+    assert low <= sum(person["female"] for person in crowd) <= high
+
+
+def test_factors_are_in_range(crowd):
+    for person in crowd:
+        assert person["group"] == int(person["ancestry"].argmax())
+        assert abs(float(person["ancestry"].sum()) - 1) < 1e-5 and (person["ancestry"] > 0).all()
+        assert person["shape"].abs().max() <= 2.5
+        for name in ("hair", "iris", "lip"):
+            assert 0 < person[name].min() and person[name].max() <= 1
+        assert 0.1 < person["skin"].min() and person["skin"].max() < 1.2  # clamped when painted
+        for name in ("beard", "moustache", "age", "makeup", "bald"):
+            assert 0 <= person[name] <= 1
+        if person["female"]:
+            assert not person["beard"] and not person["moustache"] and not person["bald"]
+
+
+def test_skin_follows_ancestry(crowd):
+    mean = [torch.stack([p["skin"] for p in crowd if p["group"] == g]).mean() for g in range(3)]
+    assert mean[0] < mean[1] - 0.1 and mean[0] < mean[2] - 0.1
+
+
+def test_atlas_is_a_picture(crowd):
+    head = load_head()
+    bearded = max(range(600), key=lambda i: crowd[i]["beard"])
+    bald = next(i for i in range(600) if crowd[i]["bald"])
+    for i in (0, 1, bearded, bald):
+        atlas = paint(head, crowd[i], generator(0, i, 4))
+        assert atlas.shape == (4, *ATLAS) and torch.isfinite(atlas).all()
+        assert 0 <= atlas.min() and atlas.max() <= 1
+        row, column, side = EYE_PATCH
+        eye = atlas[:3, row:row + side, column:column + side]
+        assert eye[:, side // 2, side // 2].max() < 0.1  # pupil
+        assert eye[:, side // 2, 8].min() > 0.5  # white of the eye
+
+
+def test_dimension_out_of_range_is_refused():
+    for dimension in (0, 111):
+        with pytest.raises(ValueError, match=f"1 to 110, not {dimension}"):
+            FaceWorld(dimension=dimension)
+
+
+def test_unknown_nuisance_is_named():
+    with pytest.raises(ValueError, match="unknown nuisance yaw; there are yaw_sd, pitch_sd"):
+        FaceWorld(yaw=3)
+
+
+def test_describe_tells_both_halves():
+    world = FaceWorld(3, dimension=7)
+    both = world.describe(4, 5)
+    assert same(both["identity"], world.identity(4)) and same(both["image"], world.image(4, 5))
+    assert len(both["identity"]["shape"]) == 7
+
+
+def test_an_image_is_a_function_of_seed_identity_and_number():
+    first = draw_image(0, 1, 2, NUISANCE)
+    assert same(first, draw_image(0, 1, 2, NUISANCE))
+    for other in ((1, 1, 2), (0, 2, 1), (0, 1, 3)):
+        assert not same(first, draw_image(*other, NUISANCE))
+
+
+def test_angles_have_the_stated_spread():
+    count = 1000
+    images = [draw_image(0, i, 0, NUISANCE) for i in range(count)]
+    # The sd of a standard normal clamped at 2.5 is 0.991. 1e-6 of each side of its chi square;
+    # a clamped normal has lighter tails than that asks for.
+    low, high = (math.sqrt(chi2.ppf(q, count - 1) / (count - 1)) for q in (1e-6, 1 - 1e-6))
+    for name in ("yaw", "pitch", "roll"):
+        degrees = torch.tensor([math.degrees(image[name]) for image in images])
+        sd = 0.991 * NUISANCE[f"{name}_sd"]
+        assert low * sd < degrees.std() < high * sd
+        assert abs(degrees.mean()) < 5 * sd / count**0.5
+        assert degrees.abs().max() <= 2.5 * NUISANCE[f"{name}_sd"] + 1e-4
+
+
+def test_half_the_spread_halves_every_angle():
+    a, b = (draw_image(0, 1, 2, NUISANCE | {"yaw_sd": sd}) for sd in (20.0, 10.0))
+    assert b["yaw"] == pytest.approx(a["yaw"] / 2)
+    assert same({**a, "yaw": 0}, {**b, "yaw": 0})  # and touches nothing else
+
+
+def test_no_nuisance_is_a_frontal_neutral_face():
+    for j in range(5):
+        image = draw_image(0, 1, j, NUISANCE | STILL)
+        assert image["yaw"] == image["pitch"] == image["roll"] == 0
+        assert image["expression"] == {} and image["noise"] == image["grey"] == image["fill"] == 0
+        assert image["exposure"] == image["gamma"] == 1 and image["warmth"] == 0
+        assert image["light"][0] == 0 and image["light"][1] < -0.9  # before the face, a bit above
+
+
+def test_still_light_changes_nothing_but_light():
+    a, b = (draw_image(0, 1, 2, NUISANCE | {"light": light}) for light in (1.0, 0.0))
+    for name in ("background", "backdrop", "cloth", "blur", "noise", "grey"):
+        assert same(a[name], b[name]), name
+
+
+def test_factors_of_an_image_are_in_range():
+    head = load_head()
+    for i in range(200):
+        image = draw_image(0, i, 0, NUISANCE)
+        assert set(image["expression"]) <= set(head.expressions)
+        assert all(0 < strength <= 1 for strength in image["expression"].values())
+        assert abs(image["light"].norm() - 1) < 1e-5 and image["light"][1] < 0
+        assert 0.6 <= image["distance"] <= 1.8  # metres
+        assert image["grey"] in (0.0, 1.0) and image["blur"] > 0 and image["noise"] > 0
+
+
+def test_share_of_grey_pictures_is_what_was_asked():
+    grey = sum(draw_image(0, i, 0, NUISANCE)["grey"] for i in range(600))
+    low, high = binom.interval(1 - 1e-6, 600, NUISANCE["grey"])
+    assert low <= grey <= high
+
+
+def test_rotations_are_orthonormal():
+    angles = torch.randn(3, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    turn = rotation(*angles)
+    identity = torch.eye(3, dtype=torch.float64).expand(50, 3, 3)
+    torch.testing.assert_close(turn @ turn.transpose(1, 2), identity)
+    torch.testing.assert_close(torch.linalg.det(turn), torch.ones(50, dtype=torch.float64))
+
+
+def test_positive_angles_turn_right_down_and_left():
+    angle, zero = torch.tensor([0.3]), torch.tensor([0.0])
+    nose, crown = torch.tensor([0.0, -0.065, 0.0]), torch.tensor([0.0, 0.0, 0.14])
+    assert (rotation(angle, zero, zero)[0] @ nose)[0] > 0  # yaw: nose to the image's right
+    assert (rotation(zero, angle, zero)[0] @ nose)[2] < 0  # pitch: nose down
+    assert (rotation(zero, zero, angle)[0] @ crown)[0] < 0  # roll: crown to the image's left
+    # Turned first, tilted last: a tilt of a turned head keeps the nose's depth.
+    depth = (rotation(angle, zero, zero)[0] @ nose)[1]
+    assert (rotation(angle, zero, angle)[0] @ nose)[1] == pytest.approx(float(depth))
