@@ -54,3 +54,28 @@ def most_allowed(fpr: float, impostors: int) -> int:
     while allowed / impostors > fpr:  # the division decides, as for whoever checks the rate
         allowed -= 1
     return allowed
+
+
+def worst_pairs(embeddings: np.ndarray, labels: np.ndarray, count: int
+                ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The pairs a model gets most wrong, worst first.
+
+    Returns genuine pairs of least cosine (<= count, 2) with their cosines, then impostor pairs of
+    greatest cosine likewise. No person appears in two pairs of one kind, so that one odd picture
+    does not fill the list. Holds all pairs: for sets of a few thousand pictures.
+    """
+    x, labels = unit_rows(embeddings), np.asarray(labels)
+    i, j = np.triu_indices(len(x), 1)
+    score, same = (x @ x.T)[i, j], labels[i] == labels[j]
+    found = []
+    for rows, sign in ((np.flatnonzero(same), 1), (np.flatnonzero(~same), -1)):
+        used, chosen = set(), []
+        for k in rows[np.argsort(sign * score[rows], kind="stable")]:
+            people = {labels[i[k]], labels[j[k]]}
+            if not people & used:
+                used |= people
+                chosen.append(k)
+            if len(chosen) == count:
+                break
+        found += [np.stack([i[chosen], j[chosen]], 1), score[chosen]]
+    return tuple(found)
