@@ -16,7 +16,8 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
     """
     total = len(items) if total is None and hasattr(items, "__len__") else total
     if not os.environ.get("KDLAB_HEADLESS"):
-        yield from tqdm(items, desc=label, total=total, leave=False, dynamic_ncols=True)
+        yield from tqdm(items, desc=label, total=total, leave=False, dynamic_ncols=True,
+                        mininterval=0.5)
         return
     start = spoken = time.monotonic()
     for done, item in enumerate(items, 1):
