@@ -1,0 +1,152 @@
+"""The command line: `kdlab lab`, `doctor`, `notebooks`, `study`, `train`.
+
+Exit codes: 0 all well, 1 something was found or failed, 2 the command could not be carried out,
+130 stopped by Ctrl-C.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import kdlab
+from kdlab.profiles import PROFILES, index
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser("kdlab", description="A workbench for face distillation.")
+    top.add_argument("--version", action="version", version=f"kdlab {kdlab.__version__}")
+    top.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    one = commands.add_parser("lab", help="open the course in JupyterLab, on this machine only")
+    one.add_argument("--port", type=_port, default=8888, help="or the next free one; 0 for any")
+    one.add_argument("--no-browser", action="store_true", help="only print the address")
+    one.set_defaults(run=_lab)
+
+    one = commands.add_parser("doctor", help="what is installed here, and how to mend it")
+    one.set_defaults(run=_doctor)
+
+    one = commands.add_parser("notebooks", help="run, lint, strip or list the course")
+    actions = one.add_subparsers(required=True, metavar="ACTION")
+    one = actions.add_parser("run", help="run notebooks headless, one after another")
+    one.add_argument("names", nargs="*", help="as in index.yml; all when none is named")
+    one.add_argument("--profile", choices=PROFILES, default="smoke")
+    one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--out", type=Path, help="folder for executed copies (default: the cache)")
+    one.add_argument("--timeout", type=_positive, help="seconds of wall time a notebook")
+    one.set_defaults(run=_run)
+    one = actions.add_parser("lint", help="check the notebooks without running them")
+    one.set_defaults(run=_lint)
+    one = actions.add_parser("strip", help="remove outputs and widget state")
+    one.add_argument("paths", nargs="*", type=Path, help="files; the whole course when none")
+    one.set_defaults(run=_strip)
+    one = actions.add_parser("list", help="the course in reading order, with minutes")
+    one.set_defaults(run=_list)
+
+    one = commands.add_parser("study", help="run the missing cells of a long experiment")
+    one.add_argument("name", nargs="?", help="as in studies/; none: list them")
+    one.add_argument("--limit-minutes", type=_positive, help="begin no cell beyond this")
+    one.set_defaults(run=_study)
+
+    one = commands.add_parser("train", help="train a student as a run file says")
+    one.add_argument("config", help="a YAML file")
+    one.set_defaults(run=_train)
+    return top
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 65535")
+    return value
+
+
+# Each command imports what it needs, so that `kdlab --help` does not wait for PyTorch.
+
+
+def _lab(args) -> int:
+    from kdlab.lab import lab
+
+    return lab(args.port, not args.no_browser)
+
+
+def _doctor(_) -> int:
+    from kdlab.doctor import WRONG, doctor
+
+    return int(any(row.state == WRONG for row in doctor()))
+
+
+def _run(args) -> int:
+    from kdlab.course import run
+
+    rows = run(args.names, args.profile, args.out, args.timeout, args.seed)
+    return int(not all(row.ok for row in rows))
+
+
+def _lint(_) -> int:
+    from kdlab.lint import lint
+
+    found = lint()
+    for finding in found:
+        print(finding)
+    errors = sum(finding.level == "error" for finding in found)
+    print(f"{errors} errors, {len(found) - errors} warnings")
+    return int(errors > 0)
+
+
+def _strip(args) -> int:
+    from kdlab.course import strip
+
+    for path in args.paths or sorted((kdlab.home() / "notebooks").glob("*.ipynb")):
+        print(f"{path}: {'stripped' if strip(path) else 'clean already'}")
+    return 0
+
+
+def _list(_) -> int:
+    for name, entry in index().items():
+        minutes = entry.get("minutes") or {}
+        times = ", ".join(f"{profile} {minutes[profile]:g} min" for profile in minutes)
+        print(f"{name:28} {entry.get('title', '')} ({times})")
+        print(f"{'':28} {entry.get('goal', '')}")
+    return 0
+
+
+def _study(args) -> int:
+    from kdlab.study import names, run_study
+
+    if args.name is None:
+        print("\n".join(names()) or f"no studies in {kdlab.home() / 'studies'}")
+        return 0
+    return run_study(args.name, args.limit_minutes)
+
+
+def _train(args) -> int:
+    from kdlab.train.__main__ import main as train
+
+    return train([args.config])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; errors people can mend are one line, `--debug` shows where they come from."""
+    args = parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except KeyboardInterrupt:
+        print("kdlab: stopped", file=sys.stderr)
+        return 130
+    except (OSError, ValueError) as error:
+        if args.debug:
+            raise
+        print(f"kdlab: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
