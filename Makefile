@@ -1,0 +1,50 @@
+# Everything runs in .venv, which `make` builds when it is missing and brings up to date when
+# pyproject.toml or constraints.txt change. An environment that happens to be active lends its
+# Python and is never written to: in a conda environment of kdlab's own, call `kdlab lab` and
+# `pytest` yourself. Another Python: make PYTHON=python3.12 ...
+
+PYTHON ?= python3
+PROFILE ?= cpu
+STUDY ?= first_light
+
+BIN := .venv/bin
+READY := .venv/ready
+
+.DELETE_ON_ERROR:
+.PHONY: lab test test-slow course study lint doctor clean
+
+lab: $(READY)  # open the course
+	$(BIN)/kdlab lab
+
+test: $(READY)  # the quick suite, the linters, then every notebook in the smoke profile
+	KDLAB_HEADLESS=1 $(BIN)/pytest -m "not notebooks and not slow"
+	$(MAKE) --no-print-directory lint
+	KDLAB_HEADLESS=1 $(BIN)/pytest -m "notebooks and not slow"
+
+test-slow: $(READY)  # the dear tests
+	KDLAB_HEADLESS=1 $(BIN)/pytest -m slow
+
+course: $(READY)  # run every notebook headless: make course PROFILE=smoke
+	$(BIN)/kdlab notebooks run --profile $(PROFILE)
+
+study: $(READY)  # run what is missing of a long experiment: make study STUDY=first_light
+	$(BIN)/kdlab study $(STUDY)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/kdlab notebooks lint
+
+doctor: $(READY)  # what is installed here, and how to mend it
+	$(BIN)/kdlab doctor
+
+clean:  # remove the environment and what tools leave; the cache of rendered faces stays
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis kdlab.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("kdlab needs Python 3.11 or newer, and $(PYTHON) is %d.%d; name another: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear .venv
