@@ -156,6 +156,8 @@ def check_batch(embedding: Tensor, labels: Tensor, num_classes: int | None = Non
     embedding: (B, D); labels: (B,); num_classes None: labels are not judged.
     One synchronisation with the device in the good case.
     """
+    if labels.dtype != torch.int64:
+        raise ValueError(f"labels must be int64, not {labels.dtype}; call .long() on them")
     if labels.shape != embedding.shape[:1]:
         raise ValueError(f"{len(embedding)} embeddings but labels of shape {tuple(labels.shape)}")
     if len(embedding) == 0:

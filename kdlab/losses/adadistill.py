@@ -12,13 +12,13 @@ Symbols: f_s student, f_t teacher (B, D); u, v the two normalised; w_y centre of
 `centres` (C, D); alpha `momentum` (B,); s scale; m margin.
 Choices: s = 64; m = 0.45 arc, 0.35 cos, the best of the paper's ablation; centres start at
 N(0, 0.01): the released code. alpha' is the paper's better form.
-Differences, paper and released code: the code clips the two cosines of alpha' before and after
-multiplying, to at least 1e-6, the paper only the product to [0, 1] (they differ where both are
-negative): `clip="code"` | `"paper"`. With a label twice in a batch the code starts each time from
-the old centre and keeps one at random on a GPU: here the last, everywhere (`repeated="last"`);
-`"sequential"` blends them one after another. The released code cannot run plain alpha; here it is
-eq. (7). Blended centres are not normalised again, as in the code; only their direction enters the
-loss. Eq. (2) is `FeatureOnly`, eq. (3) ArcFace or CosFace; eq. (5) holds nothing to compute.
+Differences, paper and released code: the code clips the centre's cosine in alpha' to at least 1e-6
+before multiplying and the product after, the paper only the product to [0, 1] (they differ where
+both cosines are negative): `clip="code"` | `"paper"`. With a label twice in a batch the code starts
+each time from the old centre and keeps one at random on a GPU: here the last, everywhere
+(`repeated="last"`); `"sequential"` blends them one after another. The released code cannot run
+plain alpha; here it is eq. (7). Blended centres are not normalised again, as in the code; only
+their direction enters the loss. Eq. (2) is `FeatureOnly`, eq. (3) ArcFace or CosFace; eq. (5) holds nothing to compute.
 The paper's runs kept private centres on each of four GPUs.
 """
 
@@ -43,12 +43,16 @@ MARGINS = {"arc": 0.45, "cos": 0.35}  # paper, ablation of the margin
 
 
 def adadistill(student: Tensor, centres: Tensor, labels: Tensor, kind: str = "arc",
-               scale: float = 64, margin: float = 0.45, chunk: int | None = None) -> Tensor:
+               scale: float = 64, margin: float | None = None,
+               chunk: int | None = None) -> Tensor:
     """Eq. (4): margin softmax of the student against given centres; no gradient into them.
 
     student: (B, D); centres: (C, D); labels: (B,).   kind: "arc" cos(theta + m), "cos"
-    cos(theta) - m.   Returns a scalar.
+    cos(theta) - m.   margin: None for 0.45 arc, 0.35 cos.   Returns a scalar.
     """
+    if kind not in MARGINS:
+        raise ValueError(f"kind must be one of {', '.join(MARGINS)}, not {kind!r}")
+    margin = MARGINS[kind] if margin is None else margin
     margined = partial(arc_margin if kind == "arc" else cos_margin, margin=margin)
     return margin_cross_entropy(student, centres.detach(), labels, scale, margined,
                                 chunk)  # eq. (4)
@@ -102,6 +106,8 @@ class AdaDistill(nn.Module):
                                      ("clip", clip, ("code", "paper"))):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk must be a number of classes, 1 or more, or None, not {chunk}")
         self.embedding_size, self.num_classes = embedding_size, num_classes
         self.kind, self.adaptive, self.repeated = kind, adaptive, repeated
         self.scale, self.margin = scale, MARGINS[kind] if margin is None else margin

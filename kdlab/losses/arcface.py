@@ -66,6 +66,9 @@ class ArcFace(nn.Module):
     def forward(self, student: Output, teacher: Output | None,
                 targets: Targets) -> dict[str, Tensor]:
         embedding, labels = student.embedding, targets.labels
+        if embedding.shape[1] != self.weight.shape[1]:
+            raise ValueError(f"ArcFace was built for embeddings of {self.weight.shape[1]} "
+                             f"dimensions, got {embedding.shape[1]}; set embedding_size")
         check_batch(embedding, labels, self.num_classes)
         if targets.balanced is not None:
             embedding, labels = embedding[~targets.balanced], labels[~targets.balanced]

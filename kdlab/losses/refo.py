@@ -55,6 +55,7 @@ class FeatureOnly(nn.Module):
                 targets: Targets) -> dict[str, Tensor]:
         goal = teacher_embedding(student, teacher, type(self).__name__)
         check_batch(student.embedding, targets.labels)
+        check_batch(goal, targets.labels, whose="teacher")
         return {"embedding": self.equation(student.embedding, goal, self.weight, self.normalize,
                                            self.reduction)}
 

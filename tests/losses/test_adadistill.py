@@ -266,3 +266,18 @@ def test_wrong_input_is_refused_in_words_and_leaves_the_centres(batch):
     for name in ("kind", "adaptive", "repeated", "clip"):
         with pytest.raises(ValueError, match=f"{name} must be one of"):
             AdaDistill(3, 5, **{name: "other"})
+
+
+def test_what_the_arguments_cannot_be_is_said():
+    x, labels = torch.ones(2, 4), torch.zeros(2, dtype=torch.long)
+    with pytest.raises(ValueError, match="chunk must be a number of classes"):
+        AdaDistill(4, 3, chunk=-1)
+    with pytest.raises(ValueError, match="kind must be one of arc, cos, not 'cosine'"):
+        adadistill(x, torch.ones(3, 4), labels, kind="cosine")
+
+
+@pytest.mark.parametrize("kind, margin", [("arc", 0.45), ("cos", 0.35)])
+def test_the_margin_left_out_is_the_papers(kind, margin):
+    x, centres, labels = torch.randn(3, 4), torch.randn(5, 4), torch.tensor([0, 4, 2])
+    assert torch.equal(adadistill(x, centres, labels, kind),
+                       adadistill(x, centres, labels, kind, margin=margin))

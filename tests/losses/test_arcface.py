@@ -178,3 +178,11 @@ def test_wrong_input_is_refused_in_words():
         ArcFace(8, 5, gradient="approximate")
     with pytest.raises(ValueError, match="chunk must be a number of classes"):
         ArcFace(8, 5, chunk=0)
+
+
+def test_sizes_and_types_that_do_not_fit_are_said():
+    loss = ArcFace(8, 3)
+    with pytest.raises(ValueError, match="built for embeddings of 8 dimensions, got 4"):
+        loss(Output(torch.ones(2, 4)), None, Targets(torch.zeros(2, dtype=torch.int64)))
+    with pytest.raises(ValueError, match="labels must be int64, not torch.int32"):
+        loss(Output(torch.ones(2, 8)), None, Targets(torch.zeros(2, dtype=torch.int32)))

@@ -86,3 +86,11 @@ def test_wrong_input_is_refused_in_words():
         FeatureOnly()(Output(torch.full((3, 4), torch.nan)), Output(torch.randn(3, 4)), labels)
     with pytest.raises(ValueError, match="reduction"):
         FeatureOnly(reduction="batchmean")
+
+
+@pytest.mark.parametrize("loss", [FeatureOnly(), ReverseDistillation()])
+def test_a_teacher_that_is_not_finite_is_refused(loss):
+    bad = torch.ones(3, 4)
+    bad[1, 2] = torch.nan
+    with pytest.raises(ValueError, match="1 of 3 teacher embeddings are NaN"):
+        loss(Output(torch.ones(3, 4)), Output(bad), Targets(torch.zeros(3, dtype=torch.long)))
