@@ -40,7 +40,8 @@ class Batches:
     `batch_size` is left out), each mirrored with probability 1/2 unless `flip` is False.
     An epoch depends on (seed, epoch) and nothing else, so a run can resume at any of them.
     channels_last: the memory format of the batches. crop: the alignment the pixels came from
-    ("arcface", "dlib"), which a student's file then records.
+    ("arcface", "dlib"), which a student's file then records. key: the set's (`FaceSet.key`);
+    train() then refuses a cache of another set.
 
     Raises ValueError for an empty set, wrong shapes or types, negative labels or groups, and for
     fewer images than one batch (with `drop_last`).
@@ -48,7 +49,7 @@ class Batches:
 
     def __init__(self, pixels: Tensor, labels, batch_size: int, seed: int = 0, flip: bool = True,
                  drop_last: bool = True, groups=None, *, channels_last: bool = False,
-                 crop: str | None = None):
+                 crop: str | None = None, key: str | None = None):
         if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8:
             raise ValueError("pixels must be a uint8 tensor of RGB values from 0 to 255; "
                              "normalising is done here, per batch")
@@ -66,7 +67,7 @@ class Batches:
             raise ValueError(f"seed must be 0 or more, not {seed}")
         self.pixels, self.batch_size, self.seed = pixels, batch_size, seed
         self.flip, self.drop_last, self.channels_last = flip, drop_last, channels_last
-        self.crop = crop
+        self.crop, self.key = crop, key
         self.labels = _integers("labels", labels, pixels)
         self.groups = None if groups is None else _integers("groups", groups, pixels)
 

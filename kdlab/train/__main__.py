@@ -103,7 +103,7 @@ def run_training(run: RunConfig) -> Path:
                      per_identity=run.world.per_identity, crops=tuple(sorted(crops)))
     known = embed_set(teacher, faces) if teacher else None
     batches = Batches(faces.pixels("arcface", INPUT), faces.labels, run.train.batch_size,
-                      seed=run.train.seed, crop="arcface")
+                      seed=run.train.seed, crop="arcface", key=faces.key)
     write_atomic(run.train.out / "run.yaml",
                  yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
     print(train(run.train, student, losses, batches, known).table())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdlab.cache import write_atomic
 from kdlab.data.batches import Batch
+from kdlab.outputs import Output
 from kdlab.train.config import TrainConfig
 
 FORMAT = "kdlab student 1"
@@ -34,12 +35,15 @@ def save_student(config: TrainConfig, student: nn.Module, batches, done: int,
 
 
 def post_mortem(config: TrainConfig, step: int, epoch: int, numbers: dict[str, float],
-                batch: Batch, student: nn.Module, losses: nn.ModuleDict) -> str:
-    """Save what repeats the step that broke, and say in one line what broke and where it lies.
+                batch: Batch, teacher: Output | None, student: nn.Module,
+                losses: nn.ModuleDict) -> str:
+    """Save what the step that broke saw, and say in one line what broke and where it lies.
 
     numbers: the terms, "loss" and "gradient_norm" of the step; steps and epochs from 1.
     Writes out/nonfinite.json (numbers, the norm of each parameter's gradient) and
-    out/nonfinite.safetensors (batch, student.*, losses.*), if there is an out.
+    out/nonfinite.safetensors (batch, teacher's embedding, student.*, losses.*), if there is an
+    out. Parameters are those before the step; buffers (BatchNorm statistics, class centres) have
+    already seen the batch.
     """
     bad = ", ".join(f"{name} = {value}" for name, value in numbers.items()
                     if not math.isfinite(value))
@@ -48,6 +52,8 @@ def post_mortem(config: TrainConfig, step: int, epoch: int, numbers: dict[str, f
     else:
         whole = nn.ModuleDict({"student": student, "losses": losses})
         targets = {k: v for k, v in batch.targets._asdict().items() if v is not None}
+        if teacher is not None:
+            targets["teacher"] = teacher.embedding
         write_atomic(config.out / "nonfinite.safetensors", save(_tensors(
             {"images": batch.images, "index": batch.index, "flipped": batch.flipped, **targets,
              **whole.state_dict()})))
@@ -57,7 +63,7 @@ def post_mortem(config: TrainConfig, step: int, epoch: int, numbers: dict[str, f
             {"step": step, "epoch": epoch, "numbers": {k: str(v) for k, v in numbers.items()},
              "gradient_norms": norms}, indent=1))
         where = (f"look at {config.out / 'nonfinite.json'} (terms, gradient norms) and "
-                 "nonfinite.safetensors beside it (batch, weights before the step)")
+                 "nonfinite.safetensors beside it (batch, teacher, weights)")
     return (f"step {step} (epoch {epoch}): not finite: {bad}; stopped before the weights moved. "
             f"Lower lr ({config.lr:g}) or lengthen the warm-up; {where}")
 

@@ -33,7 +33,7 @@ def train(config: TrainConfig, student: nn.Module, losses: dict[str, nn.Module],
 
     Raises ValueError before the first step for what cannot work; FloatingPointError at the first
     loss or gradient that is not finite, the weights still those before that step (out/
-    nonfinite.safetensors and .json hold what repeats it). KeyboardInterrupt saves the student,
+    nonfinite.safetensors and .json hold what it saw). KeyboardInterrupt saves the student,
     marked unfinished, and is raised on. The last two carry `error.history`.
     """
     device = pick_device(config.device)
@@ -71,7 +71,7 @@ def train(config: TrainConfig, student: nn.Module, losses: dict[str, nn.Module],
                 row = dict(zip([*terms, "loss", "gradient_norm"], numbers, strict=True))
                 if not all(map(math.isfinite, numbers)):
                     raise FloatingPointError(post_mortem(
-                        config, done + 1, epoch + 1, row, batch, student, losses))
+                        config, done + 1, epoch + 1, row, batch, known, student, losses))
                 if config.clip is not None:
                     clip_grads_with_norm_(student.parameters(), config.clip, norm)
                 optimizer.step()
@@ -241,5 +241,9 @@ def _check(config: TrainConfig, losses: dict[str, nn.Module], batches, teacher) 
     if _is_cache(teacher) and None not in (rows, known) and rows != known:
         raise ValueError(f"the cache holds the embeddings of {known} pictures, the batches draw "
                          f"from {rows}: it belongs to another set")
+    key, identity = getattr(batches, "key", None), getattr(teacher, "identity", {})
+    if key and identity and identity["faces"] != key:
+        raise ValueError(f"the cache holds embeddings of the set {identity['faces'][:12]}, the "
+                         f"batches draw from {key[:12]}; embed that set")
     if len(batches) < 1:
         raise ValueError("an epoch of these batches has no step; there is nothing to train on")

@@ -343,6 +343,11 @@ def test_what_cannot_work_is_refused_before_the_first_step():
             return 5
 
     refused("cache holds the embeddings of 5 pictures, the batches draw from 32", teacher=Short())
+
+    foreign, own = Cache(), batches()
+    foreign.identity, own.key = {"faces": "one set"}, "another set"
+    with pytest.raises(ValueError, match="embeddings of the set one set, the batches draw from"):
+        train(config(), parts()[0], parts()[1], own, foreign)
     refused("cannot be called 'a.b'", losses={"a.b": Classify()})
     refused("cannot be called 'items'", losses={"items": Classify()})
     refused("the batches hold 8 images, config.batch_size is 16", batch_size=16)
