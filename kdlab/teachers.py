@@ -197,6 +197,10 @@ def _build(content: bytes, hash: str, raw: bool) -> Teacher:
     if wrong:
         raise ValueError(f"tensors of the wrong shape: {_names(wrong)}")
     network = MODELS[contract["network"]](**contract["arguments"])
+    for key, found in (("embedding_size", network.embedding_size), ("size", network.input_size)):
+        if contract[key] != found:
+            raise ValueError(f"the contract's {key!r} is {contract[key]}, but "
+                             f"{contract['network']} has {found}")
     network.load_state_dict(own)
     centred = not raw and "embedding_mean" in tensors
     return Teacher(network, contract | {"centred": centred}, hash,

@@ -254,3 +254,10 @@ def test_shipped_hashes_are_listed():
     for line in (TEACHERS / "SHA256SUMS").read_text().splitlines():
         hash, name = line.split()
         assert hashlib.sha256((TEACHERS / name).read_bytes()).hexdigest() == hash
+
+
+@pytest.mark.parametrize("key, value", [("embedding_size", 8), ("size", 112)])
+def test_a_contract_that_contradicts_its_network_is_refused(tmp_path, network, key, value):
+    save_teacher(tmp_path / "t.safetensors", network, CONTRACT | {key: value})
+    with pytest.raises(ValueError, match=f"contract's '{key}' is {value}, but ir_student has"):
+        load_teacher(tmp_path / "t.safetensors")
