@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import kdlab
+from kdlab.cache import digest
 
 NOT_TESTED = "NOT TESTED"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,120}")  # safe as a file name everywhere
@@ -15,7 +16,7 @@ class Stored(dict):
 
     False and "NOT TESTED" when nothing is stored.   records: the same cells with "cell",
     "result", "seconds", "versions".   missing: planned cells without a result.
-    summary: what `summarise` made of the last whole run, or None.
+    summary: what `summarise` made of exactly these cells, or None.
     """
 
     def __init__(self, study: str, records: dict[str, dict], missing: list[str],
@@ -64,7 +65,10 @@ def stored(name: str) -> Stored:
             records[cell] = record
         else:
             missing.append(cell)
-    return Stored(name, records, missing, read_object(folder / "summary.json"))
+    summary = read_object(folder / "summary.json")
+    if summary is not None and summary.pop("plan", None) != digest(plan):
+        summary = None  # made of other cells than those planned now
+    return Stored(name, records, missing, summary)
 
 
 def results_folder(name: str) -> Path:

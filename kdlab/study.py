@@ -140,7 +140,7 @@ def _run(name: str, module: ModuleType, config: dict, folder: Path, limit: float
         print(f"failed: {', '.join(sorted(failed))}; no summary until they pass")
     elif hasattr(module, "summarise"):
         summary = module.summarise([records[c["name"]] for c in cells], folder)
-        text = json.dumps(summary, indent=1, allow_nan=False)
+        text = json.dumps({"plan": digest(keys), **summary}, indent=1, allow_nan=False)
         write_atomic(folder / "summary.json", text + "\n")
     return 1 if failed else 0
 

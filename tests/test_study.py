@@ -204,3 +204,11 @@ def test_the_table_shows_plain_values(home):
     assert "curve" not in text
     assert json.loads((home / "data/results/heat/plan.json").read_text()).keys() == {
         "t1", "t3", "t2", "final"}
+
+
+def test_a_summary_of_other_cells_is_not_shown(home):
+    assert study.run_study("heat") == 0
+    assert kdlab.stored("heat").summary
+    plan = home / "data/results/heat/plan.json"
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"t9": "x"}))
+    assert kdlab.stored("heat").summary is None

@@ -42,7 +42,8 @@ def paired_difference(scores_a: Sequence[np.ndarray], scores_b: Sequence[np.ndar
 
     scores_a, scores_b: one (N, D) embedding array per training seed, paired by position.
     labels: (N,). Each of `samples` draws takes people and seeds with replacement, the same for
-    both methods, so what makes a person or a seed hard cancels. Percentile interval.
+    both methods, so what makes a person or a seed hard cancels. Percentile interval. With one seed
+    it says how sure the difference is for that seed's two networks, over people, and no more.
     """
     if len(scores_a) != len(scores_b) or not len(scores_a):
         raise ValueError(f"a and b need the same seeds, at least one, not {len(scores_a)} and "

@@ -24,7 +24,8 @@ class OperatingPoint(NamedTuple):
     """A point of the ROC. Rates are fractions.
 
     low, high: exact binomial 95 % interval of tpr, as if genuine pairs were independent (pairs of
-    one person are not: see kdlab.evaluate.intervals.paired_difference for claims).
+    one person are not) and the threshold exact (at a small FPR it rests on few impostor pairs):
+    see kdlab.evaluate.intervals.paired_difference for claims.
     supported: the target allows at least one impostor pair; where it does not, tpr is only the
     share of genuine pairs above the highest impostor.
     """

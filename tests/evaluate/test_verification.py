@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdlab.evaluate.pairs import worst_pairs
 from kdlab.evaluate.verification import (
     eer,
     embed,
@@ -264,3 +265,13 @@ def test_embed_adds_the_mirror_raw(batch):
 def test_embed_refuses_what_is_not_pictures(pixels):
     with pytest.raises(ValueError, match="uint8 pictures"):
         embed(Toy(), pixels)
+
+
+def test_worst_pairs_by_hand():
+    angles = np.radians([0, 80, 10, 60, 200, 205])  # three people, two pictures each
+    x, labels = np.stack([np.cos(angles), np.sin(angles)], 1), np.array([0, 0, 1, 1, 2, 2])
+    same, low, other, high = worst_pairs(x, labels, 3)
+    assert same.tolist() == [[0, 1], [2, 3], [4, 5]]  # 80, 50 and 5 degrees apart
+    np.testing.assert_allclose(low, np.cos(np.radians([80, 50, 5])), rtol=1e-12)
+    assert other.tolist() == [[0, 2]]  # 10 degrees; every other pair shares a person with it
+    np.testing.assert_allclose(high, [np.cos(np.radians(10))], rtol=1e-12)
