@@ -188,7 +188,8 @@ def interval_plot(
 ) -> go.Figure:
     """One line a row: an estimate with its interval, the first row on top.
 
-    rows: (label, estimate, low, high), in `unit` (for example "percentage points").   With
+    rows: (label, estimate, low, high), in `unit` (for example "percentage points"); a label's words
+    before the first ", " choose its look, so that rows of one method share it.   With
     `zero_line` a filled marker means that the interval excludes zero, an open one that it does not.
     Raises ValueError when rows is empty or an interval does not hold its estimate.
     """
@@ -197,14 +198,16 @@ def interval_plot(
     for label, estimate, low, high in rows:
         if not low <= estimate <= high:
             raise ValueError(f"row '{label}': estimate {estimate:g} is outside [{low:g}, {high:g}]")
-    look = looks(row[0] for row in rows)
+    parts = {row[0]: row[0].partition(", ") for row in rows}  # "ekd, FPR 1e-3": EKD's colour
+    look = looks(part[0] for part in parts.values())
+    named = {row: look[first].label + comma + rest for row, (first, comma, rest) in parts.items()}
     note = "filled: the interval excludes zero; open: it does not" if zero_line else None
     fig = figure(title, note, height=120 + 34 * len(rows), showlegend=False)
     for label, estimate, low, high in rows:
-        own = look[label]
+        own, shown = look[parts[label][0]], named[label]
         clear = not zero_line or low > 0 or high < 0
         fig.add_scatter(
-            x=[estimate], y=[own.label], mode="markers", name=own.label,
+            x=[estimate], y=[shown], mode="markers", name=shown,
             marker={"color": own.color, "size": 10,
                     "symbol": own.marker.removesuffix("-open") + ("" if clear else "-open")},
             error_x={"type": "data", "array": [high - estimate], "arrayminus": [estimate - low],
@@ -215,7 +218,7 @@ def interval_plot(
         fig.add_shape(type="line", x0=0, x1=0, y0=0, y1=1, yref="y domain", layer="below",
                       line={"color": "#222222", "width": 1.2})  # fmt: skip
     fig.update_xaxes(title_text=f"{quantity} ({unit})")
-    names = list(dict.fromkeys(look[row[0]].label for row in rows))
+    names = list(dict.fromkeys(named.values()))
     fig.update_yaxes(type="category", categoryorder="array", categoryarray=names,
                      range=[len(names) - 0.5, -0.5])  # fmt: skip
     return fig

@@ -1,8 +1,11 @@
 """Every notebook of the course, top to bottom in the smoke profile, through papermill."""
 
+import ast
+
 import pytest
 
-from kdlab.course import run
+from kdlab import home, stored
+from kdlab.course import read, run
 from kdlab.profiles import index
 
 
@@ -11,3 +14,11 @@ from kdlab.profiles import index
 def test_the_notebook_runs(name, tmp_path):
     row, = run([name], "smoke", out=tmp_path)
     assert row.ok, f"{row.state} after {row.seconds:.0f} s: {row.error}"
+
+
+def test_first_light_uses_the_rates_that_the_study_chose():
+    chosen = stored("first_light").summary["lr"]
+    cell = next(c for c in read(home() / "notebooks" / "00_start.ipynb").cells if "parameters" in c.metadata.get("tags", []))
+    values = {node.targets[0].id: node.value.value for node in ast.parse(cell.source).body}
+    for method in ("arcface", "adadistill", "feature_only"):
+        assert values[f"RATE_{method.upper()}"] == chosen[method]

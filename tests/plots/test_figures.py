@@ -189,3 +189,13 @@ def test_multiples_moves_shapes_to_their_own_panel():
         plots.multiples({"a": plots.history(LOG), "b": one})
     with pytest.raises(ValueError, match="no figures"):
         plots.multiples({})
+
+
+def test_rows_of_one_method_share_its_look():
+    rows = [("adadistill, FPR 1e-2", 1, 0.5, 2), ("ekd", 0, -1, 1),
+            ("adadistill, FPR 1e-3", 3, 2, 4)]
+    fig = plots.interval_plot(rows, "points")
+    first, other, second = (trace.marker.color for trace in fig.data)
+    assert first == second != other
+    assert [trace.name for trace in fig.data] == ["AdaDistill, FPR 1e-2", "EKD",
+                                                  "AdaDistill, FPR 1e-3"]
