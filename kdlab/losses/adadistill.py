@@ -18,8 +18,8 @@ both cosines are negative): `clip="code"` | `"paper"`. With a label twice in a b
 each time from the old centre and keeps one at random on a GPU: here the last, everywhere
 (`repeated="last"`); `"sequential"` blends them one after another. The released code cannot run
 plain alpha; here it is eq. (7). Blended centres are not normalised again, as in the code; only
-their direction enters the loss. Eq. (2) is `FeatureOnly`, eq. (3) ArcFace or CosFace; eq. (5) holds nothing to compute.
-The paper's runs kept private centres on each of four GPUs.
+their direction enters the loss. Eq. (2) is `FeatureOnly`, eq. (3) ArcFace or CosFace; eq. (5)
+holds nothing to compute. The paper's runs kept private centres on each of four GPUs.
 """
 
 from functools import partial
