@@ -18,7 +18,8 @@ def test_the_notebook_runs(name, tmp_path):
 
 def test_first_light_uses_the_rates_that_the_study_chose():
     chosen = stored("first_light").summary["lr"]
-    cell = next(c for c in read(home() / "notebooks" / "00_start.ipynb").cells if "parameters" in c.metadata.get("tags", []))
+    cells = read(home() / "notebooks" / "00_start.ipynb").cells
+    cell = next(c for c in cells if "parameters" in c.metadata.get("tags", []))
     values = {node.targets[0].id: node.value.value for node in ast.parse(cell.source).body}
     for method in ("arcface", "adadistill", "feature_only"):
         assert values[f"RATE_{method.upper()}"] == chosen[method]
