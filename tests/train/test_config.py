@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from kdlab.data import FaceSet
 from kdlab.outputs import Output
 from kdlab.train import History, TrainConfig, load_config
 from kdlab.train.__main__ import RunConfig, build_losses, build_student, main
@@ -144,8 +145,8 @@ def parts(monkeypatch):
         assert crops == ("arcface",)  # no teacher, no crop for one
         rng = np.random.default_rng(world.seed)
         labels = np.repeat(np.array(identities), per_identity)
-        images = torch.from_numpy(rng.integers(0, 256, (len(labels), 3, 48, 48), dtype=np.uint8))
-        return SimpleNamespace(pixels=lambda crop, size: images, labels=labels)
+        images = rng.integers(0, 256, (len(labels), 3, 48, 48), dtype=np.uint8)
+        return FaceSet({"arcface": images}, labels, key="a test")
 
     monkeypatch.setitem(sys.modules, "kdlab.world", SimpleNamespace(
         FaceWorld=lambda seed: SimpleNamespace(seed=seed), rendered=rendered))
