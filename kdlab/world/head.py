@@ -10,7 +10,7 @@ mouth's inside. So one picture per identity, painted once, dresses every image o
 
 import functools
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,10 @@ EYE_PATCH = (256, 0, 64)  # first row, first column, side
 MOUTH_PATCH = (256, 64, 64)
 LID_PATCH = (256, 128, 64)
 FRONT = 0.72  # share of the columns for the front half
+_MOUTH_LIGHT = 0.06  # no sky is seen from within the mouth, yet it is not black
+_PLACES = 13  # along the arch of teeth
+# Gums and edges of the teeth: height in metres, and the row of the mouth's patch painted there.
+_GUM, _EDGE = (-0.030, 1.0), (-0.0425, 14.6)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,6 @@ class Head:
     components: Tensor  # (K, V, 3), one standard deviation each
     expressions: dict[str, Tensor]  # action -> (V, 3) offset at full strength
     faces: Tensor  # (T, 3), clockwise on the screen from the front
-    neighbours: Tensor  # (V, 8) triangles round a vertex, T where fewer
     texture: Tensor  # (T, 3, 2) atlas pixels (x, y) of each corner
     atlas_points: Tensor  # (SKIN_ROWS, columns, 3) the mean head's surface under each skin texel
     atlas_lip: Tensor  # (SKIN_ROWS, columns) 0..1
@@ -55,31 +58,6 @@ def light_basis(direction: Tensor) -> Tensor:
     x, y, z = direction.unbind(-1)
     return torch.stack([x * x, y * y, z * z, x * y, x * z, y * z, x**3, y**3, z**3, x * x * y,
                         x * x * z, y * y * x, y * y * z, z * z * x, z * z * y, x * y * z], -1)
-
-
-def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Outward normals times twice the area: (B, V, 3) -> (B, T, 3)."""
-    a, b, c = vertices[:, faces].unbind(2)
-    return torch.linalg.cross(c - a, b - a)
-
-
-def vertex_normals(vertices: Tensor, faces: Tensor, neighbours: Tensor) -> Tensor:
-    """Unit normals (B, V, 3): the area-weighted mean over the triangles round each vertex."""
-    normals = face_normals(vertices, faces)
-    normals = torch.cat([normals, normals.new_zeros(len(normals), 1, 3)], 1)
-    total = normals[:, neighbours[:, 0]]
-    for k in range(1, neighbours.shape[1]):
-        total = total + normals[:, neighbours[:, k]]
-    return torch.nn.functional.normalize(total, dim=-1)
-
-
-def _neighbours(faces: Tensor, vertices: int) -> Tensor:
-    rows = [[] for _ in range(vertices)]
-    for t, corners in enumerate(faces.tolist()):
-        for v in corners:
-            rows[v].append(t)
-    most = max(map(len, rows))
-    return torch.tensor([row + [len(faces)] * (most - len(row)) for row in rows])
 
 
 def unroll(points: Tensor) -> Tensor:
@@ -140,10 +118,11 @@ def load_head(device: str = "cpu") -> Head:
         directions=dict(zip(facts["directions"], raw["directions"].float(), strict=True)),
         components=raw["components"].float(),
         expressions=dict(zip(facts["expressions"], raw["expressions"].float(), strict=True)),
-        faces=faces, neighbours=_neighbours(faces, len(mean)), texture=texture,
+        faces=faces, texture=texture,
         atlas_points=points, atlas_lip=lip, eye=eye, eye_centres=eye_centres,
         landmarks=_landmarks(mean, faces, eye, skin, raw["lip"].float()),
-        shadow=raw["shadow"].float(), openness=raw["openness"].float())
+        shadow=raw["shadow"].float(), openness=raw["openness"].float().clamp(min=_MOUTH_LIGHT))
+    head = _with_teeth(head)
     return head if device == "cpu" else _to(head, device)
 
 
@@ -198,3 +177,40 @@ def _landmarks(mean, faces, eye, skin, lip) -> tuple[Tensor, ...]:
     lips = (lip > 0.5).nonzero()[:, 0]
     order = lips[mean[lips, 0].argsort()]
     return left, right, nose, order[:4], order[-4:]
+
+
+def _with_teeth(head: Head) -> Head:
+    """The head with a row of upper teeth, which the asset lacks: 26 vertices, 24 triangles more.
+
+    The upper jaw carries them, so no expression moves them; on another head they stay behind its
+    lip. Lengths are our choice: the arch is an adult's, 49 mm wide.
+    """
+    mean = head.mean
+    arc = torch.linspace(-1.1, 1.1, _PLACES)  # radians round the middle of the dental arch
+    row, column, side = MOUTH_PATCH
+    points, texels = [], []
+    for height, line in (_GUM, _EDGE):
+        bent = height + (0.0015 * arc.square() if line > 2 else 0 * arc)  # molars end higher
+        points.append(torch.stack([0.0245 * arc.sin(), -0.0120 - 0.0325 * arc.cos(), bent], -1))
+        texels.append(torch.stack([column + side / 2 + 27 * arc, (row + line) + 0 * arc], -1))
+    points, texels = torch.cat(points), torch.cat(texels)
+    k = torch.arange(_PLACES - 1)
+    quads = torch.cat([torch.stack([k, k + 1, k + _PLACES + 1], -1),
+                       torch.stack([k, k + _PLACES + 1, k + _PLACES], -1)])
+    lip = ((mean[:, 0].abs() < 0.026) & (mean[:, 2] > -0.0425) & (mean[:, 2] < -0.031)
+           & (mean[:, 1] < -0.036)).nonzero()[:, 0]
+    share = torch.exp(-((points[:, :1] - mean[lip, 0]) / 0.006) ** 2)
+    share = share / share.sum(1, keepdim=True)  # (26, lip vertices)
+
+    def grow(values: Tensor, scale: float = 1.0) -> Tensor:
+        return torch.cat([values, scale * (share @ values[..., lip, :])], -2)
+
+    return replace(
+        head, mean=torch.cat([mean, points]), faces=torch.cat([head.faces, quads + len(mean)]),
+        directions={name: grow(value) for name, value in head.directions.items()},
+        components=grow(head.components),
+        expressions={name: torch.cat([value, value.new_zeros(len(points), 3)])
+                     for name, value in head.expressions.items()},
+        texture=torch.cat([head.texture, texels[quads]]),
+        eye=torch.cat([head.eye, torch.zeros(len(quads), dtype=torch.bool)]),
+        shadow=grow(head.shadow, 0.7), openness=torch.cat([head.openness, torch.full((26,), 0.35)]))

@@ -24,7 +24,6 @@ def portrait(world: FaceWorld, identity: int, image: int = 0, crop: str = "arcfa
     factors = {name: value.float() if isinstance(value, Tensor) else
                float(value) if isinstance(value, Real) else value  # NumPy's would be float64
                for name, value in factors.items()}
-    shape, atlas = world.person(identity)
-    out = photograph(world.head, shape[None], atlas[None], [drawn | factors],
+    out = photograph(world.head, [world.person(identity)], [drawn | factors],
                      [(world.seed, identity, image)], (crop,))
     return out[crop][0].cpu()

@@ -23,7 +23,7 @@ from kdlab.data.faces import FaceSet
 from kdlab.progress import progress
 from kdlab.world.faces import FaceWorld
 
-FORMAT = 1
+FORMAT = 2
 _SHARD = 16  # pictures rendered at a time; more only costs memory
 
 
@@ -31,9 +31,11 @@ def rendered(world: FaceWorld, identities: Sequence[int], per_identity: int,
              crops: Sequence[str] = ("arcface", "dlib")) -> FaceSet:
     """Images 0 .. per_identity - 1 of each identity, from the cache or rendered now.
 
-    Labels are 0 .. len(identities) - 1 in the order given; factors hold the identity and image
-    numbers, yaw and pitch (radians) and the ancestry group of every image.   Raises ValueError on
-    an empty request and OSError, with the mend, when the cache cannot be used.
+    A world with fewer images for one group gives that many of the first. Labels are
+    0 .. len(identities) - 1 in the order given; factors hold the identity and image numbers, yaw
+    and pitch (radians), age (years), glasses, mask, grey (0 or 1) and the ancestry group of every
+    image.   Raises ValueError on an empty request and OSError, with the mend, when the cache cannot
+    be used.
     """
     identities = [int(i) for i in identities]
     if not identities or per_identity < 1 or not crops:
@@ -46,8 +48,8 @@ def rendered(world: FaceWorld, identities: Sequence[int], per_identity: int,
         raise ValueError("an identity is asked for twice; two labels would mean one person")
     key = digest([FORMAT, world.key, identities, per_identity, sorted(crops)])
     folder = cache_dir("world") / key
-    shapes = {name: (len(identities) * per_identity, 3, SIZES[name], SIZES[name])
-              for name in crops}
+    counts = [world.images_of(i, per_identity) for i in identities]
+    shapes = {name: (sum(counts), 3, SIZES[name], SIZES[name]) for name in crops}
     if not _complete(folder):
         lock = locked(folder)
         try:
@@ -62,13 +64,13 @@ def rendered(world: FaceWorld, identities: Sequence[int], per_identity: int,
                           f"{size}); rendering it again")
                 if (folder / "finished.json").exists():
                     shutil.rmtree(folder)
-                _render(world, identities, per_identity, folder, shapes)
+                _render(world, identities, counts, folder, shapes)
         finally:
             lock.release()
     maps = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
             for name in crops}
     factors = np.load(folder / "factors.npz", allow_pickle=False)
-    return FaceSet(maps, np.repeat(np.arange(len(identities)), per_identity), key,
+    return FaceSet(maps, np.repeat(np.arange(len(identities)), counts), key,
                    {name: factors[name] for name in factors.files})
 
 
@@ -87,7 +89,7 @@ def _damage(folder: Path) -> list[tuple[str, int, int]]:
     return [(name, found[name], size) for name, size in sizes.items() if found[name] != size]
 
 
-def _render(world, identities, per_identity, folder: Path, shapes: dict) -> None:
+def _render(world, identities, counts, folder: Path, shapes: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     marks = folder / "done.txt"
     maps = _resume(folder, shapes)
@@ -97,16 +99,17 @@ def _render(world, identities, per_identity, folder: Path, shapes: dict) -> None
     done = set(marks.read_text().split("\n")[:-1]) if marks.exists() else set()
     write_atomic(marks, "".join(f"{k}\n" for k in sorted(done, key=int)))  # no half-written mark
     todo = [k for k in range(len(identities)) if str(k) not in done]
+    rows = np.concatenate([[0], np.cumsum(counts)])  # where each identity starts
     writing = threading.Lock()
 
     def one(k: int) -> None:
         if world.head.mean.device.type == "cpu":
             torch.set_num_threads(1)  # of this worker: the workers are the parallelism
-        for start in range(0, per_identity, _SHARD):
-            some = range(start, min(start + _SHARD, per_identity))
+        for start in range(0, counts[k], _SHARD):
+            some = range(start, min(start + _SHARD, counts[k]))
             out = world.render([(identities[k], j) for j in some], tuple(shapes))
             for name, pixels in maps.items():
-                first = k * per_identity + start
+                first = rows[k] + start
                 pixels[first:first + len(some)] = out[name].numpy()
         with writing, open(marks, "a") as file:
             for pixels in maps.values():
@@ -117,12 +120,12 @@ def _render(world, identities, per_identity, folder: Path, shapes: dict) -> None
     workers = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
         futures = [workers.submit(one, k) for k in todo]
-        for future in progress(futures, f"rendering {len(todo)} x {per_identity} faces"):
+        for future in progress(futures, f"rendering {len(todo)} x {max(counts)} faces"):
             future.result()
     finally:
         workers.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # a worker's setting is also that of threads made later
-    np.savez(folder / "factors.npz", **_factors(world, identities, per_identity))
+    np.savez(folder / "factors.npz", **_factors(world, identities, counts))
     names = [f"{name}.npy" for name in shapes] + ["factors.npz"]
     sizes = {name: (folder / name).stat().st_size for name in names}
     write_atomic(folder / "finished.json", json.dumps(sizes))
@@ -156,11 +159,10 @@ def _open(path: Path, shape: tuple) -> np.ndarray:
     return array
 
 
-def _factors(world, identities, per_identity) -> dict[str, np.ndarray]:
-    rows = [(i, j, world.identity(i)["group"]) for i in identities for j in range(per_identity)]
-    images = [world.image(i, j) for i, j, _ in rows]
-    return {"identity": np.array([r[0] for r in rows]), "image": np.array([r[1] for r in rows]),
-            "group": np.array([r[2] for r in rows]),
-            "yaw": np.array([m["yaw"] for m in images], np.float32),
-            "pitch": np.array([m["pitch"] for m in images], np.float32),
-            "grey": np.array([m["grey"] for m in images], np.float32)}
+def _factors(world, identities, counts) -> dict[str, np.ndarray]:
+    pairs = [(i, j) for i, count in zip(identities, counts, strict=True) for j in range(count)]
+    images = [world.image(i, j) for i, j in pairs]
+    known = {"identity": np.array([i for i, _ in pairs]), "image": np.array([j for _, j in pairs]),
+             "group": np.array([world.identity(i)["group"] for i, _ in pairs])}
+    return known | {name: np.array([image[name] for image in images], np.float32)
+                    for name in ("yaw", "pitch", "age", "glasses", "mask", "grey")}

@@ -10,13 +10,13 @@ from safetensors import safe_open
 from kdlab.world import head as module
 from kdlab.world.head import (
     ATLAS,
+    MOUTH_PATCH,
     SKIN_ROWS,
-    face_normals,
     light_basis,
     load_head,
     unroll,
-    vertex_normals,
 )
+from kdlab.world.raster import normals
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,6 @@ def test_sizes_agree(head):
     assert head.atlas_points.shape == (SKIN_ROWS, ATLAS[1], 3)
     assert head.atlas_lip.shape == (SKIN_ROWS, ATLAS[1])
     assert 0 <= head.faces.min() and head.faces.max() < V
-    assert head.neighbours.max() == T  # the pad
 
 
 def test_numbers_are_finite_and_in_range(head):
@@ -64,28 +63,26 @@ def test_numbers_are_finite_and_in_range(head):
     assert (extent > 0.14).all() and (extent < 0.30).all()  # metres: a head, not a body
 
 
-def test_neighbours_list_every_corner_once(head):
-    listed = torch.bincount(head.neighbours.reshape(-1))
-    assert (listed[:-1] == 3).all()  # the last is the pad
-    vertex = 100
-    around = head.neighbours[vertex]
-    assert all(vertex in head.faces[t] for t in around[around < len(head.faces)])
-
-
 def test_normals_point_outwards(head):
-    normals = vertex_normals(head.mean[None], head.faces, head.neighbours)[0]
+    normal = normals(head.mean[None], head.faces)[0]
     nose, crown = head.landmarks[2][0], head.mean[:, 2].argmax()
-    assert normals[nose, 1] < -0.7 and normals[crown, 2] > 0.7
-    torch.testing.assert_close(normals[head.faces.unique()].norm(dim=1),
+    assert normal[nose, 1] < -0.7 and normal[crown, 2] > 0.7
+    torch.testing.assert_close(normal[head.faces.unique()].norm(dim=1),
                                torch.ones(len(head.faces.unique())), rtol=0, atol=1e-5)
 
 
-def test_face_normal_of_a_known_triangle():
-    # Clockwise seen from the front (x right, z up, the viewer at negative y): up, right, origin.
-    vertices = torch.tensor([[[0.0, 0, 0], [0, 0, 1], [2, 0, 0]]])
-    normal = face_normals(vertices, torch.tensor([[0, 1, 2]]))[0, 0]
-    # Its area is 1, and the normal is twice that, towards the viewer.
-    torch.testing.assert_close(normal, torch.tensor([0.0, -2, 0]))
+def test_teeth_hang_behind_the_lips_of_every_head(head):
+    teeth = head.texture[-24:].reshape(-1, 2)
+    row, column, side = MOUTH_PATCH
+    assert (teeth[:, 0] >= column).all() and (teeth[:, 0] < column + side).all()
+    assert (teeth[:, 1] >= row).all() and (teeth[:, 1] < row + side / 4).all()
+    rows = head.faces[-24:].unique()
+    assert rows.tolist() == list(range(len(head.mean) - 26, len(head.mean)))
+    lip = (head.atlas_lip > 0.5)
+    assert head.mean[rows, 1].min() > head.atlas_points[lip][:, 1].min() + 0.003  # metres
+    for offset in (*head.directions.values(), *head.components):
+        assert offset[rows].norm(dim=1).max() < 0.02
+    assert all((offset[rows] == 0).all() for offset in head.expressions.values())
 
 
 def test_landmarks_are_symmetric_on_the_screen(head):
@@ -117,6 +114,7 @@ def test_what_no_picture_shows_has_been_dropped(head):
     with safe_open(module.HEAD_FILE, "pt") as file:
         eye, cavity, tongue = (file.get_tensor(n) for n in ("eye", "cavity", "tongue"))
     assert len(head.faces) < 0.9 * 9014  # the triangles of the source's mesh
+    eye, cavity, tongue = (torch.cat([part, part.new_zeros(24)]) for part in (eye, cavity, tongue))
     front = head.faces[eye][(head.mean[head.faces[eye], 1] < head.eye_centres[0, 1]).all(1)]
     sides = head.mean[front[:, 0], 0] < 0
     assert sides.sum() == (~sides).sum() > 50  # both eyes whole in front

@@ -7,11 +7,20 @@ import torch
 from scipy.stats import binom, chi2
 
 from kdlab.world import NUISANCE, FaceWorld
-from kdlab.world.head import ATLAS, EYE_PATCH, load_head
-from kdlab.world.identity import GROUPS, build_shape, draw_identity, generator, hair_mask, paint
-from kdlab.world.nuisance import draw_image, rotation
+from kdlab.world.hair import STYLES as DRAWN
+from kdlab.world.head import load_head
+from kdlab.world.identity import (
+    GROUPS,
+    STYLES,
+    age_weights,
+    build_shape,
+    draw_identity,
+    generator,
+)
+from kdlab.world.nuisance import MEANING, OLDEST, RANGES, YOUNGEST, draw_image, rotation
 
 STILL = dict.fromkeys(("yaw_sd", "pitch_sd", "roll_sd", "expression", "light", "noise", "grey"), 0)
+SOMEBODY = {"age": 40.0, "glasses": 0.5}
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +48,12 @@ def test_an_identity_is_a_function_of_seed_and_number():
     assert not same(draw_identity(0, 5, 80), draw_identity(0, 6, 80))
 
 
-def test_shape_and_texture_are_functions_of_seed_and_number():
+def test_a_person_is_a_function_of_seed_and_number():
     worlds = FaceWorld(0), FaceWorld(0, yaw_sd=3.0), FaceWorld(1)
-    (shape, atlas), again, other = (world.person(7) for world in worlds)
-    assert torch.equal(shape, again[0]) and torch.equal(atlas, again[1])
-    assert not torch.equal(shape, other[0]) and not torch.equal(atlas, other[1])
+    first, again, other = (world.person(7) for world in worlds)
+    for part in ("shape", "atlas", "patch"):
+        assert torch.equal(getattr(first, part), getattr(again, part))
+        assert not torch.equal(getattr(first, part), getattr(other, part))
 
 
 @pytest.mark.parametrize("dimension", [1, 5, 110])
@@ -52,10 +62,10 @@ def test_shape_spans_exactly_the_identity_dimension(dimension):
     used = head.faces.unique()
     rest = []
     for i in range(130 if dimension == 110 else 12):
-        person = draw_identity(0, i, dimension) | {"thickness": 0.0}  # no hair
+        person = draw_identity(0, i, dimension)
         assert len(person["shape"]) == dimension
         shape = build_shape(head, person).double() - head.mean
-        for name, value in (("female", person["female"] - 0.5), ("age_old", person["age"]),
+        for name, value in (("female", person["female"] - 0.5),
                             ("muscle", person["muscle"]), ("weight", person["weight"]),
                             ("african", person["ancestry"][0] - 1 / 3),
                             ("asian", person["ancestry"][1] - 1 / 3)):
@@ -68,24 +78,6 @@ def test_shape_spans_exactly_the_identity_dimension(dimension):
     assert (singular[dimension:] < noise * rest.shape[1] ** 0.5).all()
     basis = torch.linalg.qr(head.components[:dimension, used].double().reshape(dimension, -1).T)[0]
     assert (rest - rest @ basis @ basis.T).abs().max() < noise
-
-
-def test_hair_lifts_the_scalp_and_only_the_scalp():
-    head = load_head()
-    person = draw_identity(0, 1, 80) | {"bald": 0.0}
-    lift = (build_shape(head, person) - build_shape(head, person | {"thickness": 0.0})).norm(dim=1)
-    crown = head.faces.unique()[head.mean[head.faces.unique(), 2].argmax()]
-    assert lift[crown] > person["thickness"]
-    assert lift[head.landmarks[2]].max() < 1e-5  # metres, the nose
-    assert lift.max() < 1.6 * 0.026 + 1e-6  # crown factor times the thickest hair
-
-
-def test_hairline_separates_face_and_crown(crowd):
-    points = torch.tensor([[0.0, -0.06, -0.01], [0.0, 0.0, 0.14]])  # nose, crown
-    for person in crowd[:100]:
-        nose, crown = hair_mask(points, person)
-        assert nose < 0.01
-        assert crown < 0.01 if person["bald"] else crown > 0.9  # high foreheads come near
 
 
 def test_groups_and_sexes_are_balanced(crowd):
@@ -105,8 +97,10 @@ def test_factors_are_in_range(crowd):
         for name in ("hair", "iris", "lip"):
             assert 0 < person[name].min() and person[name].max() <= 1
         assert 0.1 < person["skin"].min() and person["skin"].max() < 1.2  # clamped when painted
-        for name in ("beard", "moustache", "age", "makeup", "bald"):
+        for name in ("beard", "moustache", "makeup", "bald", "volume", "curl", "length",
+                     "greying", "dyed", "glasses"):
             assert 0 <= person[name] <= 1
+        assert 18 <= person["age"] <= 75 and person["style"] in STYLES
         if person["female"]:
             assert not person["beard"] and not person["moustache"] and not person["bald"]
 
@@ -116,29 +110,72 @@ def test_skin_follows_ancestry(crowd):
     assert mean[0] < mean[1] - 0.1 and mean[0] < mean[2] - 0.1
 
 
-def test_atlas_is_a_picture(crowd):
-    head = load_head()
-    bearded = max(range(600), key=lambda i: crowd[i]["beard"])
-    bald = next(i for i in range(600) if crowd[i]["bald"])
-    for i in (0, 1, bearded, bald):
-        atlas = paint(head, crowd[i], generator(0, i, 4))
-        assert atlas.shape == (4, *ATLAS) and torch.isfinite(atlas).all()
-        assert 0 <= atlas.min() and atlas.max() <= 1
-        row, column, side = EYE_PATCH
-        eye = atlas[:3, row:row + side, column:column + side]
-        assert eye[:, side // 2, side // 2].max() < 0.1  # pupil
-        assert eye[:, side // 2, 8].min() > 0.5  # white of the eye
-
-
 def test_dimension_out_of_range_is_refused():
     for dimension in (0, 111):
         with pytest.raises(ValueError, match=f"1 to 110, not {dimension}"):
             FaceWorld(dimension=dimension)
 
 
+def test_every_style_that_is_worn_can_be_drawn(crowd):
+    assert set(STYLES) == set(DRAWN) == {person["style"] for person in crowd}
+
+
+def test_people_are_as_old_as_the_population():
+    ages = [draw_identity(0, i, 80, (6, 12))["age"] for i in range(50)]
+    assert 6 <= min(ages) < 8 and 10 < max(ages) <= 12
+    with pytest.raises(ValueError, match=r"ages must rise from 4 or more to 90 or less"):
+        FaceWorld(ages=(0, 20))
+    with pytest.raises(ValueError, match=r"ages must rise"):
+        FaceWorld(ages=(30, 20))
+
+
+def test_a_child_and_an_old_head_meet_at_25_years():
+    assert age_weights(10) == (1.0, 0.0) and age_weights(25) == (0.0, 0.0)
+    assert age_weights(90) == (0.0, 1.0) and age_weights(4)[0] == 1.2
+    child, old = zip(*(age_weights(a) for a in range(4, 90)), strict=True)
+    assert list(child) == sorted(child, reverse=True) and list(old) == sorted(old)
+
+
 def test_unknown_nuisance_is_named():
     with pytest.raises(ValueError, match="unknown nuisance yaw; there are yaw_sd, pitch_sd"):
         FaceWorld(yaw=3)
+
+
+@pytest.mark.parametrize("name", list(NUISANCE))
+def test_a_nuisance_outside_its_range_is_named(name):
+    low, high = RANGES[name]
+    assert low <= NUISANCE[name] <= high and MEANING[name]
+    for value in (low - 0.01, high + 0.01, float("nan"), "much"):
+        with pytest.raises(ValueError, match=rf"nuisance {name} .* between {low} and {high}, not"):
+            FaceWorld(**{name: value})
+    FaceWorld(**{name: low}), FaceWorld(**{name: high})
+
+
+@pytest.mark.parametrize("bias, words", [
+    ({"group": "martian"}, "one of african, asian, caucasian, not 'martian'"),
+    ({"noise": 0.1}, "not None"),
+    ({"group": "asian", "haste": 1}, "unknown bias haste; there are noise, contrast, images"),
+    ({"group": "asian", "noise": 0.6}, "bias noise must lie between 0.0 and 0.5, not 0.6"),
+    ({"group": "asian", "images": 0.0}, "bias images must lie between 0.05 and 1.0, not 0.0")])
+def test_a_wrong_bias_is_explained(bias, words):
+    with pytest.raises(ValueError, match=words):
+        FaceWorld(bias=bias)
+
+
+def test_a_bias_falls_on_its_group_alone(crowd):
+    fair = FaceWorld(0)
+    unfair = FaceWorld(0, bias={"group": "african", "noise": 0.1, "contrast": 0.5, "images": 0.5})
+    assert fair.key != unfair.key
+    for i in range(30):
+        plain, other = fair.image(i, 3), unfair.image(i, 3)
+        if GROUPS[crowd[i]["group"]] == "african":
+            assert other["noise"] == pytest.approx(plain["noise"] + 0.1)
+            assert other["contrast"] == 0.5 and unfair.images_of(i, 8) == 4
+            plain |= {"noise": other["noise"], "contrast": 0.5}
+        else:
+            assert unfair.images_of(i, 8) == 8
+        assert same(plain, other) and fair.images_of(i, 8) == 8
+        assert unfair.images_of(i, 1) == 1  # nobody disappears
 
 
 def test_describe_tells_both_halves():
@@ -149,15 +186,15 @@ def test_describe_tells_both_halves():
 
 
 def test_an_image_is_a_function_of_seed_identity_and_number():
-    first = draw_image(0, 1, 2, NUISANCE)
-    assert same(first, draw_image(0, 1, 2, NUISANCE))
+    first = draw_image(0, 1, 2, NUISANCE, SOMEBODY)
+    assert same(first, draw_image(0, 1, 2, NUISANCE, SOMEBODY))
     for other in ((1, 1, 2), (0, 2, 1), (0, 1, 3)):
-        assert not same(first, draw_image(*other, NUISANCE))
+        assert not same(first, draw_image(*other, NUISANCE, SOMEBODY))
 
 
 def test_angles_have_the_stated_spread():
     count = 1000
-    images = [draw_image(0, i, 0, NUISANCE) for i in range(count)]
+    images = [draw_image(0, i, 0, NUISANCE, SOMEBODY) for i in range(count)]
     # The sd of a standard normal clamped at 2.5 is 0.991. 1e-6 of each side of its chi square;
     # a clamped normal has lighter tails than that asks for.
     low, high = (math.sqrt(chi2.ppf(q, count - 1) / (count - 1)) for q in (1e-6, 1 - 1e-6))
@@ -170,14 +207,14 @@ def test_angles_have_the_stated_spread():
 
 
 def test_half_the_spread_halves_every_angle():
-    a, b = (draw_image(0, 1, 2, NUISANCE | {"yaw_sd": sd}) for sd in (20.0, 10.0))
+    a, b = (draw_image(0, 1, 2, NUISANCE | {"yaw_sd": sd}, SOMEBODY) for sd in (20.0, 10.0))
     assert b["yaw"] == pytest.approx(a["yaw"] / 2)
     assert same({**a, "yaw": 0}, {**b, "yaw": 0})  # and touches nothing else
 
 
 def test_no_nuisance_is_a_frontal_neutral_face():
     for j in range(5):
-        image = draw_image(0, 1, j, NUISANCE | STILL)
+        image = draw_image(0, 1, j, NUISANCE | STILL, SOMEBODY)
         assert image["yaw"] == image["pitch"] == image["roll"] == 0
         assert image["expression"] == {} and image["noise"] == image["grey"] == image["fill"] == 0
         assert image["exposure"] == image["gamma"] == 1 and image["warmth"] == 0
@@ -185,7 +222,7 @@ def test_no_nuisance_is_a_frontal_neutral_face():
 
 
 def test_still_light_changes_nothing_but_light():
-    a, b = (draw_image(0, 1, 2, NUISANCE | {"light": light}) for light in (1.0, 0.0))
+    a, b = (draw_image(0, 1, 2, NUISANCE | {"light": light}, SOMEBODY) for light in (1.0, 0.0))
     for name in ("background", "backdrop", "cloth", "blur", "noise", "grey"):
         assert same(a[name], b[name]), name
 
@@ -193,18 +230,42 @@ def test_still_light_changes_nothing_but_light():
 def test_factors_of_an_image_are_in_range():
     head = load_head()
     for i in range(200):
-        image = draw_image(0, i, 0, NUISANCE)
+        image = draw_image(0, i, 0, NUISANCE, SOMEBODY)
         assert set(image["expression"]) <= set(head.expressions)
         assert all(0 < strength <= 1 for strength in image["expression"].values())
         assert abs(image["light"].norm() - 1) < 1e-5 and image["light"][1] < 0
         assert 0.6 <= image["distance"] <= 1.8  # metres
         assert image["grey"] in (0.0, 1.0) and image["blur"] > 0 and image["noise"] > 0
+        assert image["mask"] == 0 and image["age"] == 40 and image["glasses"] in (0.0, 1.0)
+        assert image["jpeg"] == 0 or 30 <= image["jpeg"] <= 90
 
 
-def test_share_of_grey_pictures_is_what_was_asked():
-    grey = sum(draw_image(0, i, 0, NUISANCE)["grey"] for i in range(600))
-    low, high = binom.interval(1 - 1e-6, 600, NUISANCE["grey"])
-    assert low <= grey <= high
+@pytest.mark.parametrize("name, asked, factor, share", [
+    ("grey", 0.15, "grey", 0.15), ("mask", 0.4, "mask", 0.4), ("jpeg", 0.35, "jpeg", 0.35),
+    ("glasses", 1.0, "glasses", 0.5), ("glasses", 2.0, "glasses", 1.0),
+    ("profile", 0.3, "yaw", 0.3)])
+def test_shares_of_pictures_are_what_was_asked(name, asked, factor, share):
+    nuisance = NUISANCE | {"yaw_sd": 0, name: asked}
+    found = sum(draw_image(0, i, 0, nuisance, SOMEBODY)[factor] != 0 for i in range(600))
+    low, high = binom.interval(1 - 1e-6, 600, share)
+    assert low <= found <= high
+
+
+def test_a_profile_is_turned_55_to_80_degrees_to_either_side():
+    yaw = [math.degrees(draw_image(0, i, 0, NUISANCE | {"profile": 1}, SOMEBODY)["yaw"])
+           for i in range(200)]
+    assert all(55 <= abs(angle) <= 80 for angle in yaw)
+    assert min(yaw) < -70 and max(yaw) > 70
+
+
+def test_an_age_gap_lies_between_even_and_odd_pictures():
+    young, late = (draw_image(0, 1, j, NUISANCE | {"age_gap": 30}, SOMEBODY) for j in (0, 1))
+    assert (young["age"], late["age"]) == (25, 55)
+    drawn = [draw_image(0, i, 0, NUISANCE | {"age_sd": 3}, SOMEBODY)["age"] for i in range(200)]
+    assert 2 < torch.tensor(drawn).std() < 4
+    held = [draw_image(0, 1, j, NUISANCE | {"age_gap": 60}, {"age": a, "glasses": 0})["age"]
+            for j, a in ((0, 10.0), (1, 80.0))]
+    assert held == [YOUNGEST, OLDEST]
 
 
 def test_rotations_are_orthonormal():

@@ -122,7 +122,7 @@ def test_every_file_that_makes_pixels_is_in_the_key():
 
 @pytest.mark.parametrize("old, new, changes", [
     ("A batched z-buffer", "A z-buffer", False), ("# (B, T), twice", "# twice", False),
-    ("area > 1e-6", "area > 1e-5", True)])
+    ("area > FLAT", "area >= FLAT", True)])
 def test_remarks_are_not_in_the_key_but_code_is(monkeypatch, tmp_path, world, old, new, changes):
     before, source = world.key, next(p for p in faces_module._CODE if p.stem == "raster")
     assert old in source.read_text()
