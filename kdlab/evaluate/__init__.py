@@ -1,7 +1,15 @@
-"""How good embeddings are: verification, its intervals, and the pairs that go wrong."""
+"""How good embeddings are: verification, identification, intervals, and the pairs that go wrong."""
 
+from kdlab.evaluate.identification import judge, rank1, rank1_closed
 from kdlab.evaluate.intervals import Difference, clopper_pearson, paired_difference
-from kdlab.evaluate.pairs import pair_scores, worst_pairs
+from kdlab.evaluate.pairs import (
+    cross_scores,
+    group_scores,
+    pair_scores,
+    supported_fprs,
+    template_scores,
+    worst_pairs,
+)
 from kdlab.evaluate.verification import (
     Accuracy,
     OperatingPoint,
@@ -13,6 +21,7 @@ from kdlab.evaluate.verification import (
     verification_accuracy,
 )
 
-__all__ = ["Accuracy", "Difference", "OperatingPoint", "clopper_pearson", "eer", "embed",
-           "pair_scores", "paired_difference", "rates_at", "roc", "tpr_at_fpr",
+__all__ = ["Accuracy", "Difference", "OperatingPoint", "clopper_pearson", "cross_scores", "eer",
+           "embed", "group_scores", "judge", "pair_scores", "paired_difference", "rank1",
+           "rank1_closed", "rates_at", "roc", "supported_fprs", "template_scores", "tpr_at_fpr",
            "verification_accuracy", "worst_pairs"]

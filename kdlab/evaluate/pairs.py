@@ -2,6 +2,9 @@
 
 import numpy as np
 
+FPRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # EKD's six
+EXPECTED = 10  # ours: on fewer pairs above it, a threshold's FPR is uncertain by a third and more
+
 
 def unit_rows(embeddings: np.ndarray) -> np.ndarray:
     """Rows scaled to length 1, (N, D); a zero row stays zero. ValueError for NaN or infinity."""
@@ -41,6 +44,100 @@ def pair_scores(embeddings: np.ndarray, labels: np.ndarray,
         impostor[i:i + len(others)] = others
         g, i = g + len(found), i + len(others)
     return genuine, impostor
+
+
+def cross_scores(embeddings: np.ndarray, labels: np.ndarray, a: np.ndarray, b: np.ndarray,
+                 block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine of every picture of a with every one of b -> (genuine, impostor), each 1-D.
+
+    embeddings: (N, D); labels: (N,); a, b: rows, which may overlap: no picture meets itself and
+    each unordered pair is counted once, so a = b gives the pairs of `pair_scores`. `block` rows of
+    a at a time. Raises ValueError for rows that are not there or given twice.
+    """
+    x, labels = unit_rows(embeddings), np.asarray(labels)
+    if labels.shape != (len(x),):
+        raise ValueError(f"{len(x)} embeddings need labels of shape ({len(x)},), "
+                         f"not {labels.shape}")
+    a, b = checked_rows(a, len(x), "a"), checked_rows(b, len(x), "b")
+    on_both = np.zeros(len(x), bool)
+    on_both[np.intersect1d(a, b)] = True
+    genuine, impostor = [np.empty(0, x.dtype)], [np.empty(0, x.dtype)]
+    for start in range(0, len(a), block):
+        i, j = a[start:start + block, None], b[None]
+        once = (i < j) | ~(on_both[i] & on_both[j])  # of (i, j) and (j, i) the first
+        score, same = x[i[:, 0]] @ x[b].T, labels[i] == labels[j]
+        genuine.append(score[once & same])
+        impostor.append(score[once & ~same])
+    return np.concatenate(genuine), np.concatenate(impostor)
+
+
+def group_scores(embeddings: np.ndarray, labels: np.ndarray, group: np.ndarray,
+                 a: np.ndarray, b: np.ndarray) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """`cross_scores` of each group by itself: group -> (genuine, impostor of that group alone).
+
+    group: (N,) int, one for each person. Raises ValueError for a person in two groups.
+    """
+    labels, group = np.asarray(labels), np.asarray(group)
+    if group.shape != labels.shape:
+        raise ValueError(f"{len(labels)} labels need groups of that shape, not {group.shape}")
+    a, b = checked_rows(a, len(labels), "a"), checked_rows(b, len(labels), "b")
+    met = np.union1d(a, b)
+    one_of_each(labels[met], group[met], "person", "group")
+    return {int(g): cross_scores(embeddings, labels, a[group[a] == g], b[group[b] == g])
+            for g in np.unique(group[met])}
+
+
+def template_means(embeddings: np.ndarray, labels: np.ndarray, template: np.ndarray
+                   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean of the unit embeddings of each template: (T, D), labels (T,), template numbers (T,).
+
+    template: (N,) template of each row; numbers come back ascending. As the IJB scripts do it
+    where each picture is a medium of its own; feature norms are not used (EKD's "plain average").
+    Raises ValueError for a template of two persons.
+    """
+    x, labels, template = unit_rows(embeddings), np.asarray(labels), np.asarray(template)
+    if not labels.shape == template.shape == (len(x),):
+        raise ValueError(f"{len(x)} embeddings need as many labels and templates, not "
+                         f"{labels.shape} and {template.shape}")
+    one_of_each(template, labels, "template", "person")
+    numbers, row, which, size = np.unique(template, return_index=True, return_inverse=True,
+                                          return_counts=True)
+    means = np.zeros((len(numbers), x.shape[1]))
+    np.add.at(means, which, x)
+    return (means / size[:, None]).astype(x.dtype), labels[row], numbers
+
+
+def template_scores(embeddings: np.ndarray, labels: np.ndarray, template: np.ndarray
+                    ) -> tuple[np.ndarray, np.ndarray]:
+    """Cosine of every unordered pair of templates (`template_means`) -> (genuine, impostor)."""
+    means, people, _ = template_means(embeddings, labels, template)
+    return pair_scores(means, people)
+
+
+def checked_rows(rows: np.ndarray, N: int, name: str) -> np.ndarray:
+    """(n,) distinct row numbers below N, or ValueError in words."""
+    rows = np.asarray(rows)
+    if not rows.size:
+        return np.empty(0, np.int64)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be row numbers (n,), not {rows.dtype} {rows.shape}")
+    if rows.min() < 0 or rows.max() >= N:
+        raise ValueError(f"{name} asks for rows {rows.min()} to {rows.max()} of {N} embeddings")
+    if len(np.unique(rows)) < len(rows):
+        raise ValueError(f"{name} names a row twice; each picture counts once")
+    return rows
+
+
+def one_of_each(owner: np.ndarray, value: np.ndarray, thing: str, kind: str) -> None:
+    """ValueError unless every owner has one value only."""
+    pairs = np.unique(np.stack([owner, value], 1), axis=0)[:, 0]
+    if (twice := pairs[1:][pairs[1:] == pairs[:-1]]).size:
+        raise ValueError(f"{thing} {twice[0]} belongs to more than one {kind}")
+
+
+def supported_fprs(impostors: int) -> tuple[float, ...]:
+    """Those of 1e-1 .. 1e-6 at which 10 or more of `impostors` pairs lie above the threshold."""
+    return tuple(fpr for fpr in FPRS if impostors >= EXPECTED * round(1 / fpr))
 
 
 def most_allowed(fpr: float, impostors: int) -> int:
