@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SMALLEST = 24  # pixels: a face of it has its eyes 7 pixels apart, the least that is still a face
+
 
 @dataclass(frozen=True)
 class FaceSet:
@@ -27,11 +29,19 @@ class FaceSet:
         return len(self.labels)
 
     def pixels(self, crop: str, size: int | None = None) -> Tensor:
-        """All pictures of a crop as one uint8 tensor (N, 3, size, size), shrunk by area."""
+        """All pictures of a crop as one uint8 tensor (N, 3, size, size), shrunk by area.
+
+        size: pixels, 24 to the crop's own.   Raises KeyError on a crop the set does not have and
+        ValueError on another size.
+        """
         if crop not in self.crops:
             raise KeyError(f"this set has the crops {', '.join(self.crops)}, not {crop!r}")
         images = self.crops[crop]
-        if size in (None, images.shape[-1]):
+        own = images.shape[-1]
+        if size is not None and not SMALLEST <= size <= own:
+            raise ValueError(f"a picture's size must be {SMALLEST} to {own} pixels (the crop "
+                             f"{crop!r} is stored at {own}), not {size}")
+        if size in (None, own):
             return torch.from_numpy(np.array(images))
         parts = []
         for start in range(0, len(images), 512):  # 512 at a time: float copies stay small
