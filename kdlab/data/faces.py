@@ -38,11 +38,11 @@ class FaceSet:
             raise KeyError(f"this set has the crops {', '.join(self.crops)}, not {crop!r}")
         images = self.crops[crop]
         own = images.shape[-1]
-        if size is not None and not SMALLEST <= size <= own:
-            raise ValueError(f"a picture's size must be {SMALLEST} to {own} pixels (the crop "
-                             f"{crop!r} is stored at {own}), not {size}")
         if size in (None, own):
             return torch.from_numpy(np.array(images))
+        if not SMALLEST <= size < own:
+            raise ValueError(f"a picture's size must be {SMALLEST} to {own} pixels (the crop "
+                             f"{crop!r} is stored at {own}), not {size}")
         parts = []
         for start in range(0, len(images), 512):  # 512 at a time: float copies stay small
             x = torch.from_numpy(np.array(images[start:start + 512])).float()
