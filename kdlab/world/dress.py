@@ -80,6 +80,15 @@ def dress(head: Head, who: dict, rng: torch.Generator) -> Person:
                   hair_patch(who, rng).to(head.mean.device))
 
 
+def moved(person: Person, device) -> Person:
+    """The person on another device: people are made on the CPU, the same for all."""
+    def move(value):
+        if isinstance(value, tuple):
+            return tuple(map(move, value))
+        return value.to(device) if isinstance(value, Tensor) else value
+    return Person(*map(move, person))
+
+
 def wear(head: Head, person: Person, image: dict, vertices: Tensor) -> Tensor:
     """The worn points (W, 3) on a head (V, 3) in the head's axes. What this picture does not show
     is drawn together to one point, where no triangle has an area."""

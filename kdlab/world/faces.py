@@ -1,8 +1,12 @@
 """The face world: people without limit, each picture a function of (seed, identity, image)."""
 
 import ast
+import copy
 import functools
+import os
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -11,7 +15,7 @@ from torch import Tensor
 from kdlab.align import TEMPLATES
 from kdlab.cache import digest, file_digest
 from kdlab.world import identity as who
-from kdlab.world.dress import Person, dress
+from kdlab.world.dress import Person, dress, moved
 from kdlab.world.head import HEAD_FILE, load_head
 from kdlab.world.nuisance import OLDEST, YOUNGEST, check_nuisance, draw_image
 from kdlab.world.render import photograph
@@ -52,26 +56,29 @@ class FaceWorld:
                  **nuisance: float):
         self.head = load_head(device)
         most = len(self.head.components)
-        if not 1 <= dimension <= most:
-            raise ValueError(f"dimension must be 1 to {most}, not {dimension}")
+        if not (isinstance(dimension, Integral) and 1 <= dimension <= most):
+            raise ValueError(f"dimension must be 1 to {most}, not {dimension!r}")
+        if not (isinstance(seed, Integral) and seed >= 0):
+            raise ValueError(f"seed must be a whole number from 0 on, not {seed!r}")
         if not YOUNGEST <= ages[0] <= ages[1] <= OLDEST:
             raise ValueError(f"ages must rise from {YOUNGEST:g} or more to {OLDEST:g} or less, "
                              f"not {ages}")
-        self.seed, self.dimension, self.ages = seed, dimension, tuple(ages)
+        self.seed, self.dimension, self.ages = int(seed), int(dimension), tuple(map(float, ages))
         self.nuisance, self.bias = check_nuisance(nuisance), _check_bias(bias)
         self.identity = functools.lru_cache(maxsize=4096)(self._identity)
-        self.person = functools.lru_cache(maxsize=4)(self._person)  # sliders ask again and again
+        self.person = functools.lru_cache(maxsize=max(4, os.cpu_count() or 1))(self._person)
 
     @property
     def key(self) -> str:
-        """Changes whenever a pixel could: parameters, device, head file, and the renderer's own
-        code."""
+        """Changes whenever a pixel could: parameters, device, head file, the renderer's own code,
+        torch, numba and the processor's vector width."""
         return digest([self.seed, self.dimension, self.ages, self.bias, self.nuisance,
                        str(self.head.mean.device.type), file_digest(HEAD_FILE),
-                       [_meaning(path) for path in _CODE], torch.__version__])
+                       [_meaning(path) for path in _CODE], torch.__version__,
+                       version("numba"), torch.backends.cpu.get_cpu_capability()])
 
     def _identity(self, i: int) -> dict:
-        """All factors of identity i (see `draw_identity`)."""
+        """All factors of identity i (see `draw_identity`); shared: do not write into it."""
         return who.draw_identity(self.seed, i, self.dimension, self.ages)
 
     def image(self, i: int, j: int) -> dict:
@@ -84,7 +91,7 @@ class FaceWorld:
 
     def describe(self, i: int, j: int) -> dict:
         """All factors of image j of identity i: {"identity": ..., "image": ...}."""
-        return {"identity": self.identity(i), "image": self.image(i, j)}
+        return copy.deepcopy({"identity": self.identity(i), "image": self.image(i, j)})
 
     def images_of(self, i: int, most: int) -> int:
         """How many pictures there are of identity i where others have `most`; at least one."""
@@ -96,7 +103,8 @@ class FaceWorld:
 
     def _person(self, i: int) -> Person:
         """Identity i ready to be photographed."""
-        return dress(self.head, self.identity(i), who.generator(self.seed, i, 4))
+        person = dress(load_head(), self.identity(i), who.generator(self.seed, i, 4))
+        return moved(person, self.head.mean.device)
 
     @torch.no_grad()
     def render(self, pairs: Iterable[tuple[int, int]], crops: Sequence[str] = ("arcface",)
@@ -110,6 +118,7 @@ class FaceWorld:
         if not pairs or min(min(pair) for pair in pairs) < 0:
             raise ValueError("render wants (identity, image) pairs of numbers from 0 on, "
                              f"not {pairs[:3]}")
+        crops = (crops,) if isinstance(crops, str) else crops
         unknown = set(crops) - set(TEMPLATES)
         if unknown:
             raise ValueError(f"crop must be one of {', '.join(TEMPLATES)}, not {unknown.pop()!r}")

@@ -66,7 +66,8 @@ def draw_identity(seed: int, identity: int, dimension: int,
                         [0.2, 0.3, 0.27, 0.17, 0.06])] * (1 + normal(0.12))
     style = STYLES[choose(_STYLE_CHANCES["female" if female else "male"][GROUPS[group]])]
     losing = uniform() < 0.05 + 0.30 * max(0.0, min(1.0, (age - 25) / 50))
-    if losing and not female:
+    grown = age >= 18
+    if losing and grown and not female:
         style = "bald_sides"
     beard = max(0.0, normal(0.45) - 0.05) if not female else 0.0
     skin = _SKIN.T @ ancestry
@@ -81,9 +82,9 @@ def draw_identity(seed: int, identity: int, dimension: int,
         "mottle": uniform(0.01, 0.05), "socket": uniform(0.05, 0.30),
         "freckles": max(0.0, normal(0.5) - 0.4) * european,
         "lip": torch.tensor([uniform(0.88, 1.0), uniform(0.58, 0.78), uniform(0.60, 0.80)]),
-        "makeup": uniform(0.2, 1.0) if female else uniform(0, 0.15),
-        "hair": hair.clamp(0.02, 0.9), "style": style, "bald": float(style == "bald_sides"),
-        "hairline": normal(0.005), "recession": max(0.0, normal(0.010)) * (1 - female),
+        "makeup": grown * (uniform(0.2, 1.0) if female else uniform(0, 0.15)),
+        "hair": hair.clamp(0.02, 0.9), "style": style,
+        "hairline": normal(0.005), "recession": max(0.0, normal(0.010)) * (grown and not female),
         "sides": uniform(-0.03, 0.02), "parting": normal(0.02), "strands": uniform(0.15, 0.4),
         "volume": uniform(), "curl": uniform(), "length": uniform(),
         "greying": uniform(), "dyed": float(uniform() < (0.5 if female else 0.05)),

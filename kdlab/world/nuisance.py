@@ -1,6 +1,7 @@
 """What differs between two pictures of one person: factors drawn once per image."""
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -9,8 +10,8 @@ from kdlab.world.identity import generator
 
 # name -> (standard value, lowest, highest, what it is)
 _NUISANCE = {
-    "yaw_sd": (20.0, 0, 60, "degrees the head is turned left or right, s.d."),
-    "pitch_sd": (9.0, 0, 40, "degrees up or down, s.d."),
+    "yaw_sd": (20.0, 0, 36, "degrees the head is turned left or right, s.d."),
+    "pitch_sd": (9.0, 0, 30, "degrees up or down, s.d."),
     "roll_sd": (5.0, 0, 45, "degrees tilted, s.d.; alignment undoes most of it"),
     "profile": (0.0, 0, 1, "share of pictures turned to a profile, 55 to 80 degrees"),
     "expression": (1.0, 0, 1, "strength of expressions, 0 keeps every face neutral"),
@@ -62,10 +63,10 @@ def check_nuisance(nuisance: dict) -> dict[str, float]:
                          f"there are {', '.join(NUISANCE)}")
     for name, value in nuisance.items():
         low, high = RANGES[name]
-        if not (isinstance(value, int | float) and low <= value <= high):
+        if not (isinstance(value, Real) and low <= value <= high):
             raise ValueError(f"nuisance {name} ({MEANING[name]}) must lie between {low} and "
                              f"{high}, not {value!r}")
-    return NUISANCE | nuisance
+    return NUISANCE | {name: float(value) for name, value in nuisance.items()}
 
 
 def draw_image(seed: int, identity: int, image: int, nuisance: dict, who: dict) -> dict:
@@ -121,7 +122,7 @@ def draw_image(seed: int, identity: int, image: int, nuisance: dict, who: dict) 
         "cloth": torch.rand(3, generator=rng),
         "blur": max(0.25, uniform(-2.4, 1.6)) * nuisance["blur"],  # four in ten out of focus
         "noise": uniform(0.002, 0.018) * nuisance["noise"],
-        "jpeg": uniform(30, 90) if uniform() < nuisance["jpeg"] else 0.0,
+        "jpeg": (uniform() < nuisance["jpeg"]) * uniform(30, 90),
         "grey": float(uniform() < nuisance["grey"]),
     }
 

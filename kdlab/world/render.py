@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdlab.align import TEMPLATES, align, similarity
-from kdlab.world.ageing import grey_hair, skin_at_age
+from kdlab.world.ageing import grey_hair, ramp, skin_at_age
 from kdlab.world.backdrop import backdrop
 from kdlab.world.camera import LUMINANCE, develop
 from kdlab.world.dress import Person, Wardrobe, tints, wardrobe, wear
@@ -26,6 +26,7 @@ MARGIN = (10, 6)  # ArcFace pixels left/right and above/below that the other cro
 WIDTH, HEIGHT = round((112 + 2 * MARGIN[0]) * SCALE), round((124 + 2 * MARGIN[1]) * SCALE)
 # Light that enters skin leaves it further on, red furthest: the shadow's edge is soft and warm.
 _WRAP = (0.28, 0.14, 0.10)
+_CELL = 4  # pixels: the grain of the soft shadows of what is worn
 _SKIN = 0.36  # linear luminance of skin before which a backdrop is as bright as it was drawn
 _TOUCH = 0.002  # metres: what is worn this far under the skin still shows, for it lies on it
 
@@ -94,7 +95,10 @@ def illuminate(head: Head, things: Wardrobe, turned: Tensor, people: list[Person
         lit.append(key * (1 + warm * warmth) * shadow
                    * ((facing + wrap) / (1 + wrap)).clamp(min=0) + even)
     half = F.normalize(light + light.new_tensor([0, -1, 0]), dim=-1)
-    glint = (normal * half[:, None]).sum(-1).clamp(min=0) ** 22 * shadow * key
+    # Its 22nd power, written out: torch rounds powers and sigmoids by their place in a vector.
+    shine = (normal * half[:, None]).sum(-1).clamp(min=0)
+    shine = (shine.square().square() * shine).square() * shine
+    glint = shine.square() * shadow * key
     return torch.stack([*lit, glint], -1)
 
 
@@ -130,7 +134,7 @@ def shade(head: Head, points: Tensor, lights: Tensor, which: Tensor, skins: Tens
 
     skin = sample(skins, which[picture], texel)  # (P, 5)
     colour = skin[:, :3] * lit[:, :3] + 0.35 * skin[:, 3:4] * lit[:, 3:4]
-    colour[eye] += 0.8 * torch.sigmoid((2.2 - mirror) / 0.5)[:, None]
+    colour[eye] += 0.8 * ramp(2.2 - mirror, 0.5)[:, None]
     canvas[where] = colour
     depth = torch.full((B * HEIGHT * WIDTH,), torch.inf, device=device)
     depth[where] = lit[:, 4]
@@ -151,13 +155,15 @@ def overlay(canvas: Tensor, depth: Tensor, bare: Tensor, points: Tensor, lights:
     seen = rasterise(points, lights[..., 4].contiguous(), faces, HEIGHT, WIDTH)
     where, triangle, weights = at_pixels(points, faces, seen)
     lit = blend(lights, faces, seen.shape, where, triangle, weights)
-    look = sample(patches, which[where // (HEIGHT * WIDTH)],
-                  blend_corners(texture, triangle, weights))  # (P, 2)
+    picture = where // (HEIGHT * WIDTH)
+    look = sample(patches, which[picture], blend_corners(texture, triangle, weights))  # (P, 2)
     cover = (look[:, 1] * (lit[:, 4] < depth[where] + _TOUCH))[:, None]
     # What is worn keeps some light from what lies under and beside it.
-    shadow = torch.zeros_like(depth)
-    shadow[where] = cover[:, 0]
-    shadow = F.avg_pool2d(shadow.reshape(B, 1, HEIGHT, WIDTH), 4)
+    rows, columns = -(-HEIGHT // _CELL), -(-WIDTH // _CELL)
+    cell = (where // WIDTH % HEIGHT // _CELL * columns + where % WIDTH // _CELL
+            + picture * (rows * columns))
+    shadow = torch.zeros(B * rows * columns, device=canvas.device)
+    shadow = shadow.index_add_(0, cell, cover[:, 0] / _CELL**2).reshape(B, 1, rows, columns)
     shadow = F.interpolate(F.avg_pool2d(shadow, 3, 1, 1), (HEIGHT, WIDTH), mode="bilinear")
     canvas *= 1 - 0.45 * (shadow.reshape(-1) * (depth < torch.inf))[:, None]
     dim = torch.where(triangle < inside, 1.0, 0.3)[:, None]  # little light gets in

@@ -44,6 +44,8 @@ def rendered(world: FaceWorld, identities: Sequence[int], per_identity: int,
     unknown = sorted(set(crops) - set(SIZES))
     if unknown:
         raise ValueError(f"crop must be one of {', '.join(SIZES)}, not {unknown[0]!r}")
+    if min(identities) < 0:
+        raise ValueError(f"identities are numbers from 0 on, not {min(identities)}")
     if len(set(identities)) < len(identities):
         raise ValueError("an identity is asked for twice; two labels would mean one person")
     key = digest([FORMAT, world.key, identities, per_identity, sorted(crops)])
@@ -161,8 +163,9 @@ def _open(path: Path, shape: tuple) -> np.ndarray:
 
 def _factors(world, identities, counts) -> dict[str, np.ndarray]:
     pairs = [(i, j) for i, count in zip(identities, counts, strict=True) for j in range(count)]
-    images = [world.image(i, j) for i, j in pairs]
+    names = ("yaw", "pitch", "age", "glasses", "mask", "grey")
+    images = (world.image(i, j) for i, j in pairs)  # one at a time: a big set's fill gigabytes
+    table = np.array([[image[name] for name in names] for image in images], np.float32)
     known = {"identity": np.array([i for i, _ in pairs]), "image": np.array([j for _, j in pairs]),
              "group": np.array([world.identity(i)["group"] for i, _ in pairs])}
-    return known | {name: np.array([image[name] for image in images], np.float32)
-                    for name in ("yaw", "pitch", "age", "glasses", "mask", "grey")}
+    return known | dict(zip(names, table.T, strict=True))

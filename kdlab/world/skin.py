@@ -105,7 +105,8 @@ def _complexion(skin, at, who, tone, chances) -> None:
     pigment = who["mottle"] * (1.2 * coarse.roll(7, 0) + 0.5 * medium) + 0.018 * fine
     pigment[face] += 0.018 * (cheek + nose) * fine[face] + 0.9 * who["socket"] * socket
     # A shaved jaw is darker too.
-    pigment[face] += 0.07 * (1 - who["female"]) * ramp(-0.030 - z, 0.008) * front
+    shaved = 0.07 * (not who["female"] and who["age"] >= 18)
+    pigment[face] += shaved * ramp(-0.030 - z, 0.008) * front
     # Freckles keep to the band over cheeks and nose.
     dots = ((0.7 * medium + fine)[face] > 1.45) & (cheek + nose > 0.15)
     dots = dots * (0.26 + 0.12 * coarse[face]).clamp(0.08, 0.45) * min(who["freckles"], 1.0)

@@ -20,8 +20,6 @@ LENS = (0, 84, 40, 40)
 SOLID = (44, 84, 16, 40)  # across a bar (rows): frames, and the mask's loops
 
 
-
-
 def bind(head: Head, points: Tensor, to: Tensor | None = None, k: int = 4
          ) -> tuple[Tensor, Tensor]:
     """Tie points (W, 3) of the mean head to its k nearest vertices.

@@ -1,5 +1,6 @@
 """Who a face is, and what differs between two of its pictures."""
 
+import json
 import math
 
 import pytest
@@ -97,12 +98,13 @@ def test_factors_are_in_range(crowd):
         for name in ("hair", "iris", "lip"):
             assert 0 < person[name].min() and person[name].max() <= 1
         assert 0.1 < person["skin"].min() and person["skin"].max() < 1.2  # clamped when painted
-        for name in ("beard", "moustache", "makeup", "bald", "volume", "curl", "length",
+        for name in ("beard", "moustache", "makeup", "volume", "curl", "length",
                      "greying", "dyed", "glasses"):
             assert 0 <= person[name] <= 1
         assert 18 <= person["age"] <= 75 and person["style"] in STYLES
         if person["female"]:
-            assert not person["beard"] and not person["moustache"] and not person["bald"]
+            assert not person["beard"] and not person["moustache"]
+            assert person["style"] != "bald_sides"
 
 
 def test_skin_follows_ancestry(crowd):
@@ -134,6 +136,31 @@ def test_a_child_and_an_old_head_meet_at_25_years():
     assert age_weights(90) == (0.0, 1.0) and age_weights(4)[0] == 1.2
     child, old = zip(*(age_weights(a) for a in range(4, 90)), strict=True)
     assert list(child) == sorted(child, reverse=True) and list(old) == sorted(old)
+
+
+@pytest.mark.parametrize("wrong, words", [
+    ({"seed": -1}, "seed must be a whole number from 0 on, not -1"),
+    ({"seed": 1.5}, "seed must be"), ({"dimension": 3.5}, "dimension must be 1 to 110, not 3.5")])
+def test_a_wrong_seed_or_dimension_is_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        FaceWorld(**wrong)
+
+
+def test_children_neither_shave_nor_lose_hair():
+    for i in range(300):
+        child = draw_identity(0, i, 80, (5, 14))
+        assert child["style"] != "bald_sides" and child["recession"] == child["makeup"] == 0
+
+
+def test_equal_worlds_have_equal_keys():
+    assert FaceWorld(0).key == FaceWorld(0, yaw_sd=20, ages=(18.0, 75)).key
+
+
+def test_what_describe_hands_out_is_the_caller_s():
+    world = FaceWorld(0)
+    told = world.describe(3, 0)
+    told["identity"]["age"] = told["image"]["yaw"] = 99.0
+    assert same(world.describe(3, 0), FaceWorld(0).describe(3, 0))
 
 
 def test_unknown_nuisance_is_named():
@@ -285,3 +312,70 @@ def test_positive_angles_turn_right_down_and_left():
     # Turned first, tilted last: a tilt of a turned head keeps the nose's depth.
     depth = (rotation(angle, zero, zero)[0] @ nose)[1]
     assert (rotation(angle, zero, angle)[0] @ nose)[1] == pytest.approx(float(depth))
+
+
+# What belongs to a person alone, to a picture alone
+
+
+def test_another_dimension_changes_the_shape_alone():
+    for i in range(20):
+        few, many = draw_identity(0, i, 5), draw_identity(0, i, 110)
+        assert torch.equal(few.pop("shape"), many.pop("shape")[:5])
+        assert same(few, many)
+
+
+def test_another_population_s_ages_change_what_age_does_alone():
+    differ = set()
+    for i in range(200):
+        a, b = draw_identity(0, i, 80), draw_identity(0, i, 80, (60, 75))
+        differ |= {name for name in a if not same(a[name], b[name])}
+    assert differ == {"age", "style"}  # men of 60 are bald more often than men of 18
+
+
+MOVES = {
+    "yaw_sd": {"yaw"}, "pitch_sd": {"pitch"}, "roll_sd": {"roll"}, "profile": {"yaw"},
+    "expression": {"expression"}, "age_sd": {"age"}, "age_gap": {"age"}, "glasses": {"glasses"},
+    "mask": {"mask"}, "blur": {"blur"}, "noise": {"noise"}, "jpeg": {"jpeg"}, "grey": {"grey"},
+    "light": {"light", "key", "ambient", "fill", "rim", "warmth", "exposure", "gamma"}}
+@pytest.mark.parametrize("name, factors", MOVES.items())
+def test_a_nuisance_moves_its_own_factors_alone(name, factors):
+    low, high = RANGES[name]
+    moved = set()
+    for j in range(40):
+        a, b = (draw_image(0, 1, j, NUISANCE | {name: value}, SOMEBODY) for value in (low, high))
+        moved |= {factor for factor in a if not same(a[factor], b[factor])}
+    assert moved == factors
+
+
+def test_every_nuisance_is_among_them():
+    assert MOVES.keys() == NUISANCE.keys()
+
+
+def test_the_order_of_asking_changes_no_factor():
+    pairs = [(i, j) for i in range(3) for j in range(3)]
+    forth, back = FaceWorld(0), FaceWorld(0)
+    one = {pair: forth.describe(*pair) for pair in pairs}
+    other = {pair: back.describe(*pair) for pair in reversed(pairs)}
+    assert all(same(one[pair], other[pair]) for pair in pairs)
+
+
+def test_what_describe_tells_is_plain_finite_and_can_be_written_down():
+    def plain(value):
+        if isinstance(value, dict):
+            return {name: plain(part) for name, part in value.items()}
+        if isinstance(value, torch.Tensor):
+            assert value.dtype == torch.float32
+            return value.tolist()
+        assert type(value) in (str, int, float), value
+        return value
+
+    told = plain(FaceWorld(0, mask=0.5).describe(2, 1))
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["identity"].keys() == draw_identity(0, 2, 80).keys()
+    assert told["image"].keys() == draw_image(0, 2, 1, NUISANCE, SOMEBODY).keys()
+
+
+def test_a_factor_of_an_image_is_the_caller_s_own():
+    world = FaceWorld(0)
+    world.image(2, 1)["background"].zero_()
+    assert world.image(2, 1)["background"].any()

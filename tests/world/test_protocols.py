@@ -263,3 +263,36 @@ def test_too_few_or_too_many_persons_are_refused_before_rendering(worlds, name, 
 def test_groups_that_cannot_be_balanced_are_refused(worlds):
     with pytest.raises(ValueError, match="too few of one ancestry for 1000"):
         protocol("groups", identities=1000)
+
+
+# What two pictures of a person may share
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_no_two_pictures_of_a_person_share_light_background_or_clothes(worlds, name):
+    p = protocol(name, identities=6)
+    for label in np.unique(p.faces.labels):
+        rows = np.flatnonzero(p.faces.labels == label)
+        images = [worlds[0].image(int(p.faces.factors["identity"][row]),
+                                  int(p.faces.factors["image"][row])) for row in rows]
+        for factor in ("light", "background", "cloth"):
+            assert len({tuple(image[factor].flatten().tolist()) for image in images}) == len(rows)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_picture_is_its_person_s_under_any_other_nuisance_too(worlds, name):
+    """Two sides or one, a person is the one of the plain world with these ages."""
+    p = protocol(name, identities=6)
+    plain = FaceWorld(0, ages=PROTOCOLS[name]["ages"])
+    for row in (0, 1, len(p.faces) - 1):
+        i = int(p.faces.factors["identity"][row])
+        mine, theirs = worlds[0].identity(i), plain.identity(i)
+        assert all(np.array_equal(mine[key], theirs[key]) for key in mine
+                   if key not in ("brow", "frame"))
+        assert mine["brow"] == theirs["brow"]
+
+
+def test_two_sides_tell_of_the_side_a_picture_is_on():
+    world = protocols._TwoSides(0, {"mask": 0.0}, {"mask": 1.0})
+    assert [world.describe(3, j)["image"]["mask"] for j in range(4)] == [0, 1, 0, 1]
+    assert world.describe(3, 1)["identity"]["age"] == world.identity(3)["age"]

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -248,3 +249,53 @@ def test_less_contrast_and_more_noise_for_a_group_show_in_its_pictures():
     assert flat.render([(i, 0)])["arcface"].float().std() < 0.65 * plain.std()
     detail = lambda x: (x[..., 1:] - x[..., :-1]).abs().mean()  # noqa: E731
     assert detail(noisy.render([(i, 0)])["arcface"].float()) > 1.5 * detail(plain)
+
+
+@pytest.mark.parametrize("pairs", [[], [(0, -1)], [(-1, 0), (0, 0)]])
+def test_pictures_that_are_not_there_are_refused(world, pairs):
+    with pytest.raises(ValueError, match="pairs of numbers from 0 on"):
+        world.render(pairs)
+
+
+def test_company_and_order_change_nothing_with_masks_and_glasses_either():
+    """Layers that few of a batch wear are drawn for these alone."""
+    world = FaceWorld(0, mask=0.4, glasses=2, profile=0.5, age_sd=10)
+    pairs = [(1, 0), (4, 1), (1, 2), (6, 3), (4, 4), (1, 5)]
+    images = [world.image(*pair) for pair in pairs]
+    assert {image["mask"] for image in images} == {image["glasses"] for image in images} == {0, 1}
+    together, back = world.render(pairs, CROPS), world.render(pairs[::-1], CROPS)
+    for name, pictures in together.items():
+        assert torch.equal(back[name].flip(0), pictures)
+        for k, pair in enumerate(pairs):
+            assert torch.equal(world.render([pair], CROPS)[name][0], pictures[k]), (name, pair)
+
+
+def test_workers_side_by_side_render_what_one_renders(world, pictures):
+    threads = torch.get_num_threads()
+    fresh = FaceWorld(0)  # nobody is dressed yet: the workers race for the caches
+    try:
+        with ThreadPoolExecutor(4) as workers:
+            found = list(workers.map(lambda pair: fresh.render([pair], CROPS), PAIRS * 3))
+    finally:
+        torch.set_num_threads(threads)
+    for k, out in enumerate(found):
+        assert all(torch.equal(out[name][0], pictures[name][k % len(PAIRS)]) for name in out)
+
+
+@pytest.mark.parametrize("asked, words", [
+    ({"identity": -1}, "from 0 on, not -1 and 0"), ({"image": -3}, "from 0 on, not 0 and -3"),
+    ({"expression": {"smirk": 0.5}}, "unknown expression smirk; there are .*jawOpen"),
+    ({"noise": float("nan")}, "noise must be a number, not nan"),
+    ({"yaw": float("inf")}, "yaw must be a number, not inf"),
+    ({"gaze": (0.1, 0.2, 0.3)}, r"gaze must be numbers of shape \(2,\), not"),
+    ({"light": torch.full((3,), torch.nan)}, r"light must be numbers of shape \(3,\), not"),
+    ({"crop": "square"}, "arcface, dlib, not 'square'")])
+def test_a_portrait_that_cannot_be_is_explained(world, asked, words):
+    with pytest.raises(ValueError, match=words):
+        portrait(world, **{"identity": 0} | asked)
+
+
+def test_a_portrait_takes_factors_of_any_kind_of_number(world):
+    plain = portrait(world, 7, 3, yaw=0.25, mask=1.0, cloth=torch.tensor([0.2, 0.3, 0.5]))
+    other = portrait(world, 7, 3, yaw=np.float64(0.25), mask=True, cloth=[0.2, 0.3, 0.5])
+    assert torch.equal(plain, other)

@@ -16,6 +16,7 @@ from kdlab.align import SIZES
 from kdlab.cache import locked
 from kdlab.world import FaceWorld, rendered
 from kdlab.world import faces as faces_module
+from kdlab.world.identity import GROUPS
 
 IDENTITIES, PER_IDENTITY, CROPS = range(5, 9), 2, ("arcface",)
 
@@ -238,3 +239,66 @@ def test_one_identity_under_two_labels_is_refused(world, cache):
 def test_an_unknown_crop_is_named(world, cache):
     with pytest.raises(ValueError, match="square"):
         rendered(world, [1], 1, ("square",))
+
+
+def test_a_negative_identity_is_refused_before_the_disk_is_touched(world, cache):
+    with pytest.raises(ValueError, match="from 0 on, not -2"):
+        rendered(world, [1, -2], 1, CROPS)
+    assert not cache.exists()
+
+
+@pytest.fixture
+def numbered(monkeypatch):
+    """Pictures that say whose they are: identity in the first pixel, number in the second."""
+    def render(self, pairs, crops=("arcface",)):
+        assert len(pairs) <= 16
+        out = {c: torch.zeros(len(pairs), 3, SIZES[c], SIZES[c], dtype=torch.uint8) for c in crops}
+        for pictures in out.values():
+            pictures[:, 0, 0, :2] = torch.tensor(pairs, dtype=torch.uint8)
+        return out
+
+    monkeypatch.setattr(FaceWorld, "render", render)
+
+
+@pytest.mark.parametrize("per_identity", [6, 35])  # 35: more than are rendered at a time
+def test_a_group_with_fewer_pictures_has_the_first_of_them(cache, numbered, per_identity):
+    world = FaceWorld(0, bias={"group": "asian", "images": 0.5})
+    identities = [4, 2, 9, 0, 7, 5]
+    faces = rendered(world, identities, per_identity, CROPS)
+    fewer = {i for i in identities if GROUPS[world.identity(i)["group"]] == "asian"}
+    assert 0 < len(fewer) < len(identities)
+    expected = [(i, j) for i in identities
+                for j in range(round(per_identity / 2) if i in fewer else per_identity)]
+    assert faces.crops["arcface"][:, 0, 0, :2].tolist() == [list(pair) for pair in expected]
+    assert faces.factors["identity"].tolist() == [i for i, _ in expected]
+    assert faces.factors["image"].tolist() == [j for _, j in expected]
+    assert [identities[label] for label in faces.labels] == [i for i, _ in expected]
+
+
+def test_factors_are_those_of_every_picture(cache, numbered):
+    world = FaceWorld(0, mask=0.5, age_sd=5, profile=0.3, bias={"group": "asian", "noise": 0.1})
+    faces = rendered(world, [3, 1], 8, CROPS)
+    images = [world.image(i, j) for i in (3, 1) for j in range(8)]
+    for name in ("yaw", "pitch", "age", "glasses", "mask", "grey"):
+        assert np.array_equal(faces.factors[name], np.float32([image[name] for image in images]))
+        assert faces.factors[name].dtype == np.float32
+    assert faces.factors.keys() == {"yaw", "pitch", "age", "glasses", "mask", "grey", "identity",
+                                    "image", "group"}
+
+
+@pytest.mark.parametrize("place", ["np.savez", "render"])
+def test_a_failure_leaves_a_cache_that_is_finished_next_time(
+        world, whole, cache, calls, monkeypatch, place):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = torch.get_num_threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(*((np, "savez") if place == "np.savez" else (FaceWorld, "render")), fail)
+        with pytest.raises(OSError, match="No space left"):
+            rendered(world, IDENTITIES, PER_IDENTITY, CROPS)
+    drawn = len(calls)
+    assert drawn == (len(IDENTITIES) if place == "np.savez" else 0)
+    assert torch.get_num_threads() == before
+    assert equal(rendered(world, IDENTITIES, PER_IDENTITY, CROPS), whole)
+    assert len(calls) == len(IDENTITIES)  # what was drawn is not drawn again

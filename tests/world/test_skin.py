@@ -11,7 +11,7 @@ LIGHT, DARK = torch.tensor([0.86, 0.68, 0.58]), torch.tensor([0.40, 0.27, 0.20])
 
 def person(**changes) -> dict:
     return {
-        "skin": LIGHT, "ancestry": torch.tensor([0.05, 0.05, 0.9]), "female": 0.0,
+        "skin": LIGHT, "ancestry": torch.tensor([0.05, 0.05, 0.9]), "age": 30.0, "female": 0.0,
         "redness": 0.15, "mottle": 0.03, "socket": 0.15, "freckles": 0.0,
         "lip": torch.tensor([0.95, 0.66, 0.70]), "makeup": 0.1,
         "hair": torch.tensor([0.2, 0.13, 0.08]), "strands": 0.3, "greying": 0.5, "dyed": 0.0,
