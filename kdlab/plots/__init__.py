@@ -4,7 +4,9 @@ Importing this package turns plotly's chart upload off for the whole process.
 """
 
 from kdlab.plots.faces import contact_sheet, pair_grid
+from kdlab.plots.factors import factor_view, factor_words
 from kdlab.plots.multiples import multiples
+from kdlab.plots.operating import operating_view, operating_words, rules_view, rules_words
 from kdlab.plots.png import png
 from kdlab.plots.show import bundle, save_png, show
 from kdlab.plots.style import CONFIG, METHODS, TEMPLATE, figure, looks, no_upload
@@ -19,8 +21,9 @@ from kdlab.plots.verification import (
 )
 
 __all__ = [
-    "CONFIG", "METHODS", "TEMPLATE", "bundle", "contact_sheet", "figure", "finest_fpr",
-    "history", "interval_plot", "looks", "multiples", "no_upload", "pair_grid", "png", "roc",
+    "CONFIG", "METHODS", "TEMPLATE", "bundle", "contact_sheet", "factor_view", "factor_words",
+    "figure", "finest_fpr", "history", "interval_plot", "looks", "multiples", "no_upload",
+    "operating_view", "operating_words", "pair_grid", "png", "roc", "rules_view", "rules_words",
     "save_png", "score_histograms", "score_range", "show", "threshold_view",
 ]  # fmt: skip
 

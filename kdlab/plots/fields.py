@@ -87,13 +87,16 @@ def heat_bar(twin, ax, trace: dict) -> None:
 
 
 def image(twin, ax, trace: dict, index: int):
-    """Pixels from `z` or a data: address, pixel (0, 0) at the top left as in plotly."""
+    """Pixels from `z` or a data: address, pixel (0, 0) at the top left as in plotly.
+
+    Axes with a picture shrink until its pixels are square, which is plotly's default too.
+    """
     pixels = values(trace.get("z"))
     pixels = decode(trace["source"]) if pixels is None else pixels.astype(np.uint8)
     x0, y0 = trace.get("x0", 0), trace.get("y0", 0)
     dx, dy = trace.get("dx", 1), trace.get("dy", 1)
     high, wide = pixels.shape[:2]
     x0, y0 = x0 - dx / 2, y0 - dy / 2
-    ax.imshow(pixels, extent=(x0, x0 + dx * wide, y0 + dy * high, y0), aspect="auto",
+    ax.imshow(pixels, extent=(x0, x0 + dx * wide, y0 + dy * high, y0), aspect=1,
               interpolation="none", zorder=1)  # fmt: skip
     return None

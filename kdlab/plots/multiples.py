@@ -8,6 +8,9 @@ from plotly.subplots import make_subplots
 from kdlab.plots.style import TEMPLATE
 
 PANEL = 360, 300  # pixels of one small picture; ours
+GAP = 84  # pixels between two panels: ticks, a title beside them and the neighbour's last label
+MARGIN = 60, 20  # pixels left and right of all panels
+HEAD = 60  # pixels above them, for the title
 KEPT = ("title", "type", "range", "tickformat", "dtick", "tickvals", "ticktext", "rangemode",
         "exponentformat", "autorange", "ticksuffix", "categoryorder", "categoryarray", "side",
         "showgrid", "showline", "showticklabels", "ticks", "nticks")  # fmt: skip
@@ -16,8 +19,9 @@ KEPT = ("title", "type", "range", "tickformat", "dtick", "tickvals", "ticktext",
 def multiples(figures: Mapping[str, go.Figure], title: str | None = None) -> go.Figure:
     """Put figures of one subplot each side by side, the key of each as its heading.
 
-    A figure's subtitle goes under its heading: there a callback writes its numbers.
-    title: of the whole; None takes the first figure's.   Raises ValueError for a figure with
+    A figure's subtitle goes under its heading: there a callback writes its numbers. Pictures keep
+    their shape.   title: of the whole; None takes the figures' own, or writes each of them under
+    its heading where they differ.   Raises ValueError for a figure with
     several subplots (show those one after the other instead) or for none at all.
     """
     if not figures:
@@ -29,13 +33,18 @@ def multiples(figures: Mapping[str, go.Figure], title: str | None = None) -> go.
         return next(iter(figures.values()))
     columns = 2 if len(figures) in (2, 4) else 3
     rows = -(-len(figures) // columns)
+    own = {name: fig.layout.title.text for name, fig in figures.items()}
+    alike = len(set(own.values())) == 1
     headings = []
     for name, fig in figures.items():
-        note = fig.layout.title.subtitle.text
-        headings.append(f"<b>{name}</b>" + (f"<br>{_wrapped(note)}" if note else ""))
+        notes = ["" if title or alike else own[name], fig.layout.title.subtitle.text]
+        notes = [_wrapped(note) for note in notes if note]
+        headings.append("<br>".join([f"<b>{name}</b>", *notes]))
     lines = max(heading.count("<br>") for heading in headings) + 1
-    high = PANEL[1] + 14 * lines
-    result = make_subplots(rows, columns, subplot_titles=headings, horizontal_spacing=0.09,
+    inside = PANEL[0] * columns - sum(MARGIN)  # pixels
+    wide = (inside - GAP * (columns - 1)) / columns
+    high = max(_height(fig, wide) for fig in figures.values()) + 14 * lines
+    result = make_subplots(rows, columns, subplot_titles=headings, horizontal_spacing=GAP / inside,
                            vertical_spacing=(74 + 14 * lines) / (high * rows))  # fmt: skip
     result.update_annotations(font_size=11)
     named = set()
@@ -51,19 +60,37 @@ def multiples(figures: Mapping[str, go.Figure], title: str | None = None) -> go.
         for side, update in (("x", result.update_xaxes), ("y", result.update_yaxes)):
             axis = fig.layout[f"{side}axis"].to_plotly_json()
             update({key: axis[key] for key in KEPT if key in axis}, **spot)
+            if words := fig.layout[f"{side}axis"].title.text:
+                update(title_text=_wrapped(words, 46), **spot)
         for shape in fig.layout.shapes:
             result.add_shape(_moved(shape, number))
         for note in fig.layout.annotations:
             result.add_annotation(_moved(note, number))
     first = next(iter(figures.values())).layout
     shown = first.showlegend is not False
+    whole = title or (first.title.text if alike else "")
+    below = 20 if all(map(_pictures, figures.values())) else 90  # axis titles and the legend
     result.update_layout(
-        template=TEMPLATE, title={"text": title or first.title.text}, showlegend=shown,
-        width=PANEL[0] * columns, height=high * rows + 90, barmode=first.barmode,
-        margin={"t": 60 + 14 * lines, "l": 60, "r": 20, "b": 90},
-        legend={"orientation": "h", "x": 0, "y": -70 / (high * rows), "yanchor": "top"},
+        template=TEMPLATE, title={"text": whole}, showlegend=shown,
+        width=PANEL[0] * columns, height=high * rows + below, barmode=first.barmode,
+        margin={"t": (HEAD if whole else HEAD // 2) + 14 * lines, "l": MARGIN[0],
+                "r": MARGIN[1], "b": below},
+        legend={"orientation": "h", "x": 0, "y": -84 / (high * rows), "yanchor": "top"},
     )  # fmt: skip
     return result
+
+
+def _height(fig: go.Figure, wide: float) -> float:
+    """Pixels to plan for a panel that is `wide` pixels wide; for pictures as their shape asks."""
+    if not _pictures(fig) or not fig.layout.xaxis.range:
+        return PANEL[1]
+    across, down = (abs(ends[1] - ends[0]) for ends in (fig.layout.xaxis.range,
+                                                        fig.layout.yaxis.range))  # fmt: skip
+    return wide * down / across + HEAD
+
+
+def _pictures(fig: go.Figure) -> bool:
+    return all(trace.type == "image" for trace in fig.data)
 
 
 def single(fig: go.Figure) -> bool:

@@ -6,6 +6,7 @@ colour-blind readers, and because no palette of twenty is safe alone, each metho
 marker and a dash that no other method shares with it.
 """
 
+import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ class Look(NamedTuple):
 
 METHODS: dict[str, Look] = {
     "teacher": Look(BLACK, "circle", "solid", "teacher"),
+    "dlib_resnet29": Look("#2A6F97", "square", "dashdot", "dlib (photographs)"),
     "arcface": Look(GREY, "square", "dash", "ArcFace alone"),
     # the five papers
     "shrinkteanet": Look(GREEN, "triangle-up", "solid", "ShrinkTeaNet"),
@@ -56,6 +58,9 @@ METHODS: dict[str, Look] = {
     "triplet_distillation": Look("#AA4499", "triangle-down", "dot", "triplet distillation"),
     "margin_distillation": Look("#C9B458", "hexagon", "solid", "margin distillation"),
 }
+
+# Rows that are no methods (factors, numbers of people): what they are, their label says. Ours.
+PLAIN = Look("#4A5568", "circle", "solid", "")
 
 # For names that are no method, in this order (yellow last: it is faint on white).
 FALLBACK = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)
@@ -129,20 +134,24 @@ def figure(title: str, subtitle: str | None = None, **layout) -> go.Figure:
     return go.Figure(layout={"template": TEMPLATE, "title": text} | layout)
 
 
+def method(name: str) -> Look | None:
+    """The look of a method in METHODS; "Feature-Only" and "feature_only" are the same one."""
+    return METHODS.get(name.strip().lower().replace("-", "_").replace(" ", "_"))
+
+
 def looks(names: Iterable[str]) -> dict[str, Look]:
     """The look of each name, in order: a method's own where METHODS knows it, else a spare one.
 
-    "Feature-Only" and "feature_only" are the same method. Spare looks differ from one another and
-    take colours that no named method in the list uses, as long as there are any.
+    Spare looks differ from one another and take colours that no named method in the list uses, as
+    long as there are any.
     """
-    names = list(dict.fromkeys(names))
-    keys = {name: name.strip().lower().replace("-", "_").replace(" ", "_") for name in names}
-    used = {METHODS[key].color for key in keys.values() if key in METHODS}
+    known = {name: method(name) for name in names}
+    used = {own.color for own in known.values() if own}
     colors = [color for color in FALLBACK if color not in used] or list(FALLBACK)
     result, spare = {}, 0
-    for name in names:
-        if keys[name] in METHODS:
-            result[name] = METHODS[keys[name]]
+    for name, own in known.items():
+        if own:
+            result[name] = own
             continue
         result[name] = Look(
             colors[spare % len(colors)],
@@ -173,8 +182,20 @@ def band(
 
 
 def no_upload() -> None:
-    """Give every plotly renderer of this process CONFIG, so that `fig.show()` is safe as well."""
-    for name in pio.renderers:
-        renderer = pio.renderers[name]
-        if hasattr(renderer, "config"):
-            renderer.config = {**(renderer.config or {}), **CONFIG}
+    """Give every plotly renderer of this process CONFIG, so that `fig.show()` is safe as well.
+
+    They get it whenever plotly hands them out, which it does by its module's `__getattr__`; made
+    here, they would import nbformat and with it every grammar of JSON Schema, seconds in a kernel.
+    """
+    hand_out = pio.__getattr__
+
+    def safely(name: str):
+        if name in ("renderers", "show"):
+            for _, renderer in hand_out("renderers").items():
+                if hasattr(renderer, "config"):
+                    renderer.config = {**(renderer.config or {}), **CONFIG}
+        return hand_out(name)
+
+    pio.__getattr__ = safely
+    if "plotly.io._renderers" in sys.modules:  # somebody may hold them already
+        safely("renderers")

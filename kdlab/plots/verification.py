@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from kdlab.plots.style import GENUINE, GREY, IMPOSTOR, band, faded, figure, looks
+from kdlab.plots.style import GENUINE, GREY, IMPOSTOR, PLAIN, band, faded, figure, looks, method
 
 BINS = 60  # enough to see a mode, few enough that a bin of 1,000 pairs is not noise; ours
 POINTS = 600  # a curve's points in the notebook: about one for each pixel of its width
@@ -189,7 +189,7 @@ def interval_plot(
     """One line a row: an estimate with its interval, the first row on top.
 
     rows: (label, estimate, low, high), in `unit` (for example "percentage points"); a label's words
-    before the first ", " choose its look, so that rows of one method share it.   With
+    before the first ", " choose its look: a method's own, one plain look for all others.   With
     `zero_line` a filled marker means that the interval excludes zero, an open one that it does not.
     Raises ValueError when rows is empty or an interval does not hold its estimate.
     """
@@ -199,7 +199,7 @@ def interval_plot(
         if not low <= estimate <= high:
             raise ValueError(f"row '{label}': estimate {estimate:g} is outside [{low:g}, {high:g}]")
     parts = {row[0]: row[0].partition(", ") for row in rows}  # "ekd, FPR 1e-3": EKD's colour
-    look = looks(part[0] for part in parts.values())
+    look = {first: method(first) or PLAIN._replace(label=first) for first, _, _ in parts.values()}
     named = {row: look[first].label + comma + rest for row, (first, comma, rest) in parts.items()}
     note = "filled: the interval excludes zero; open: it does not" if zero_line else None
     fig = figure(title, note, height=120 + 34 * len(rows), showlegend=False)

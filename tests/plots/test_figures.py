@@ -199,3 +199,51 @@ def test_rows_of_one_method_share_its_look():
     assert first == second != other
     assert [trace.name for trace in fig.data] == ["AdaDistill, FPR 1e-2", "EKD",
                                                   "AdaDistill, FPR 1e-3"]
+
+
+def test_rows_that_are_no_methods_share_one_plain_look():
+    fig = plots.interval_plot([("mask", 1, 0.5, 2), ("ekd", 2, 1, 3), ("age", 0, -1, 1)], "cosine")
+    mask, ekd, age = fig.data
+    assert mask.marker.color == age.marker.color != ekd.marker.color == plots.METHODS["ekd"].color
+    assert (mask.marker.symbol, age.marker.symbol) == ("circle", "circle-open")
+    assert mask.marker.color not in {look.color for look in plots.METHODS.values()}
+
+
+def sizes_of_red(fig) -> list[tuple[int, int]]:
+    """Height and width, in the PNG, of each red patch from left to right."""
+    image = np.asarray(Image.open(io.BytesIO(plots.png(fig))).convert("RGB")).astype(int)
+    red = np.abs(image - (255, 0, 0)).max(axis=2) < 12
+    edges = np.flatnonzero(np.diff(np.pad(red.any(0), 1).astype(int)))
+    return [(int(red[:, a:b].any(1).sum()), int(b - a)) for a, b in zip(edges[::2], edges[1::2],
+                                                                      strict=True)]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_multiples_keep_the_shape_of_pictures(rows):
+    faces = np.zeros((rows, 3, 100, 100), np.uint8)
+    faces[:, 0] = 255
+    fig = plots.multiples({k: plots.contact_sheet(faces, 1, gap=0) for k in ("one", "two")})
+    found = sizes_of_red(fig)
+    assert len(found) == 2
+    for high, wide in found:
+        assert wide > 150 and abs(high - rows * wide) <= 4
+
+
+def test_multiples_write_each_title_where_they_differ():
+    figs = {k: plots.contact_sheet(FACES[:1], 1, title=f"person {k}") for k in "ab"}
+    fig = plots.multiples(figs)
+    assert [note.text for note in fig.layout.annotations] == ["<b>a</b><br>person a",
+                                                              "<b>b</b><br>person b"]
+    assert not fig.layout.title.text
+    named = plots.multiples(figs, "two people")
+    assert named.layout.title.text == "two people"
+    assert named.layout.annotations[0].text == "<b>a</b>"
+
+
+def test_a_panels_axis_title_stays_clear_of_its_neighbour():
+    figs = {k: plots.roc(CURVES) for k in ("one", "two")}
+    fig = plots.multiples(figs)
+    inside = fig.layout.width - fig.layout.margin.l - fig.layout.margin.r
+    gap = inside * (fig.layout.xaxis2.domain[0] - fig.layout.xaxis.domain[1])
+    assert gap >= 80  # 20 of title, 40 of ticks, 20 for half of the neighbour's last label
+    assert "<br>" in fig.layout.xaxis.title.text

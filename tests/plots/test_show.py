@@ -2,6 +2,8 @@ import base64
 import importlib
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import plotly.graph_objects as go
@@ -40,6 +42,37 @@ def test_upload_is_off_for_plain_plotly_renderers_too():
         assert pio.renderers[name].config.items() >= CONFIG.items()
     made = pio.renderers["plotly_mimetype"].to_mimebundle(FIG.to_dict())
     assert made[PLOTLY]["config"]["showSendToCloud"] is False
+
+
+ASKED_FOR = {"renderers": "pio.renderers", "a figure": "go.Figure()._repr_mimebundle_()",
+             "held before": "renderers"}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ASKED_FOR)
+def test_importing_plots_makes_no_renderer_and_yet_each_is_safe(way):
+    code = f"""
+import json, sys
+import plotly.graph_objects as go, plotly.io as pio
+if {way == "held before"}: from plotly.io import renderers
+import kdlab.plots
+print(sorted({{"nbformat", "jsonschema", "plotly.io._renderers"}} & set(sys.modules)))
+{ASKED_FOR[way]}
+from plotly.io._renderers import renderers
+print(json.dumps([r.config for _, r in renderers.items() if hasattr(r, "config")]))
+"""
+    made, configs = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                                   check=True).stdout.splitlines()  # fmt: skip
+    assert way == "held before" or made == "[]"
+    configs = json.loads(configs)
+    assert len(configs) > 10 and all(c.items() >= CONFIG.items() for c in configs)
+
+
+def test_a_renderer_made_later_is_safe_when_it_shows():
+    late = type(pio.renderers["json"])()
+    late.config = {"showSendToCloud": True}
+    pio.renderers["late"] = late
+    assert pio.renderers["late"].config["showSendToCloud"] is False
+    del pio.renderers._renderers["late"]  # plotly's own `del` asks for an attribute it lacks
 
 
 def test_no_address_of_the_network_in_an_output():
