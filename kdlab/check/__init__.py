@@ -1,0 +1,25 @@
+"""Self-checks for the exercises: what was tested, expected against got, a hint that fits.
+
+    @kdlab.check.cosine_similarity
+    def cosine_similarity(a, b):
+        ...
+
+An answer that is right is bound as it is. Where the cell is left untouched (it raises
+NotImplementedError or returns nothing), and where the answer is wrong, the reference is bound
+instead, so that the cells below run and a Run All finishes.
+
+A typical mistake is written down as a function that makes it. Whoever's answer equals it on all
+tests has made it, and is told the hint beside it.
+"""
+
+from kdlab.check.losses import arcface_logit
+from kdlab.check.pairs import cosine_similarity, split_pairs
+from kdlab.check.rates import (
+    pairs_needed,
+    rates_at,
+    threshold_from_impostors,
+    tpr_at_threshold,
+)
+
+__all__ = ["arcface_logit", "cosine_similarity", "pairs_needed", "rates_at", "split_pairs",
+           "threshold_from_impostors", "tpr_at_threshold"]
