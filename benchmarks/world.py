@@ -110,7 +110,7 @@ def main() -> None:
         result |= {"milliseconds_per_picture": stages(world, args.identities),
                    "z_buffer_milliseconds_per_picture": z_buffers(world)}
     print(f"{result['pictures']} pictures of 112 x 112 on {result['machine']} ({args.device}), "
-          f"torch {result['torch']}; the machine's load before: {load if load is not None else '?'}\n")
+          f"torch {result['torch']}; the machine's load before: {load or '?'}\n")
     for name, rate in result["pictures_per_second"].items():
         print(f"{name:<32}{rate:8.1f} pictures/s")
     for title in ("milliseconds_per_picture", "z_buffer_milliseconds_per_picture"):
