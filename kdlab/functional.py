@@ -6,14 +6,12 @@ Dimensions: B batch, D embedding, C classes.
 """
 
 import math
-from collections.abc import Callable
 from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from .outputs import Output
+from torch.autograd.function import once_differentiable
 
 
 def full(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -73,120 +71,42 @@ def straight_through(value: Tensor, source: Tensor) -> Tensor:
     return source + (value - source).detach()
 
 
-def margin_cross_entropy(embedding: Tensor, weight: Tensor, labels: Tensor, scale: float,
-                         margined: Callable[[Tensor], Tensor], chunk: int | None = None) -> Tensor:
-    """Softmax loss over s * cosines in which only the own class carries a margin; mean over B.
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distance of every row of x to every row of y, 0 or more: (A, D), (B, D) -> (A, B).
 
-    embedding: (B, D); weight: (C, D), one row per class; labels: (B,).
-    margined: own-class cosines (B, 1) -> (B, 1), elementwise.
-    chunk: classes per block; the (B, C) logits then never exist at once. None: all together.
-    Returns a scalar, the same in both forms to rounding.
+    |x|² + |y|² - 2 x.y: one product, no (A, B, D) tensor. About the mean of y, because large
+    coordinates would cancel; equal rows come out near 0, not exactly 0.
     """
-    embedding, weight = full(embedding, weight)
-    own = labels[:, None]
-    if chunk is not None:
-        unit = F.normalize(embedding)
-        return _Streamed.apply(unit, weight, own, scale, margined, chunk)
-    cosine = cosines(embedding, weight)
-    logits = scale * cosine.scatter(1, own, margined(cosine.gather(1, own)))
-    return F.cross_entropy(logits, labels)
+    x, y = full(x, y)
+    with torch.autocast(x.device.type, enabled=False):
+        middle = y.detach().mean(0)
+        x, y = x - middle, y - middle
+        squares = x.square().sum(1)[:, None] + y.square().sum(1) - 2 * (x @ y.T)
+    return squares.clamp(min=0)
 
 
-class _Streamed(torch.autograd.Function):
-    """margin_cross_entropy block by block: a running log-sum-exp, recomputed to go back.
-
-    Saved between the passes: (B, 1) numbers only. Four products of B x C x D instead of three.
-    """
+class _Distances(torch.autograd.Function):
+    """Distances of all rows. Coinciding rows have no slope, and the way back, unlike cdist's on a
+    GPU, makes no (B, B, D) tensor."""
 
     @staticmethod
-    def forward(ctx, unit, weight, own, scale, margined, chunk):
-        with torch.autocast(unit.device.type, enabled=False):
-            with torch.enable_grad():  # the slope of the margin, by autograd on B numbers
-                cosine = (unit * F.normalize(weight[own[:, 0]])).sum(1, keepdim=True)
-                cosine = cosine.detach().requires_grad_()
-                target = margined(cosine)
-                slope, = torch.autograd.grad(target.sum(), cosine)
-            target = scale * target.detach()
-            total = torch.full_like(target, -torch.inf)
-            for start in range(0, len(weight), chunk):
-                centres = F.normalize(weight[start:start + chunk])
-                logits = (unit @ centres.T).mul_(scale)
-                _put(logits, own - start, target)
-                total = torch.logaddexp(total, logits.logsumexp(1, keepdim=True))
-        ctx.save_for_backward(unit, weight, own, target, slope, total)
-        ctx.scale, ctx.chunk = scale, chunk
-        return (total - target).mean()
+    def forward(ctx, x: Tensor) -> Tensor:
+        # Differences, not |x|² + |y|² - 2 x.y: equal rows come out at exactly 0.
+        distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+        ctx.save_for_backward(x, distance)
+        return distance
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        unit, weight, own, target, slope, total = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[1]
-        grad_unit = torch.zeros_like(unit)
-        grad_weight = torch.empty_like(weight) if wanted else None
-        at_target = ((target - total).exp() - 1) * slope
-        factor = grad * ctx.scale / len(unit)
-        with torch.autocast(unit.device.type, enabled=False):
-            for start in range(0, len(weight), ctx.chunk):
-                block = weight[start:start + ctx.chunk]
-                norm = block.norm(dim=1, keepdim=True).clamp_min(1e-12)  # as F.normalize
-                centres = block / norm
-                share = (unit @ centres.T).mul_(ctx.scale).sub_(total).exp_()
-                _put(share, own - start, at_target)
-                share.mul_(factor)  # now d loss / d cosine
-                grad_unit.addmm_(share, centres)
-                if wanted:
-                    part = torch.mm(share.T, unit, out=grad_weight[start:start + ctx.chunk])
-                    radial = (part * centres).sum(1, keepdim=True)
-                    part.addcmul_(centres, radial, value=-1).div_(norm)
-        return grad_unit, grad_weight, None, None, None, None
+    @once_differentiable
+    def backward(ctx, slope: Tensor) -> Tensor:
+        x, distance = ctx.saved_tensors
+        pull = (slope / distance).where(distance > 0, 0)
+        pull = pull + pull.T
+        x = x - x.mean(0)  # large coordinates would cancel
+        with torch.autocast(x.device.type, enabled=False):
+            return pull.sum(1, keepdim=True) * x - pull @ x
 
 
-def _put(block: Tensor, column: Tensor, values: Tensor) -> None:
-    """Write values (B, 1) into block (B, n) at column (B, 1), skipping columns outside it."""
-    inside = (column >= 0) & (column < block.shape[1])
-    column = column.clamp(0, block.shape[1] - 1)
-    block.scatter_(1, column, values.where(inside, block.gather(1, column)))  # no device sync
-
-
-def check_batch(embedding: Tensor, labels: Tensor, num_classes: int | None = None,
-                whose: str = "student") -> None:
-    """ValueError where a row of the embedding is not finite or a label is not a class.
-
-    embedding: (B, D); labels: (B,); num_classes None: labels are not judged.
-    One synchronisation with the device in the good case.
-    """
-    if labels.dtype != torch.int64:
-        raise ValueError(f"labels must be int64, not {labels.dtype}; call .long() on them")
-    if labels.shape != embedding.shape[:1]:
-        raise ValueError(f"{len(embedding)} embeddings but labels of shape {tuple(labels.shape)}")
-    if len(embedding) == 0:
-        raise ValueError("the batch is empty; a loss needs one row at least")
-    broken = ~embedding.isfinite().all(1)
-    wrong = torch.zeros_like(broken)
-    if num_classes is not None:
-        wrong = (labels < 0) | (labels >= num_classes)
-    if not bool((wrong | broken).any()):
-        return
-    if wrong.any():
-        row = int(wrong.nonzero()[0])
-        raise ValueError(f"label {int(labels[row])} in row {row} of the batch, but the loss has "
-                         f"{num_classes} classes (0 to {num_classes - 1}); set num_classes to "
-                         "the number of identities")
-    raise ValueError(f"{int(broken.sum())} of {len(embedding)} {whose} embeddings are NaN or "
-                     f"infinite (first: row {int(broken.nonzero()[0])} of the batch)")
-
-
-def teacher_embedding(student: Output, teacher: Output | None, loss: str) -> Tensor:
-    """The teacher's embedding, detached; ValueError where it is missing or of another size.
-
-    For losses that compare the two embeddings number by number.
-    """
-    if teacher is None:
-        raise ValueError(f"{loss} needs a teacher's embedding, got no teacher; pass train() one")
-    if teacher.embedding.shape != student.embedding.shape:
-        raise ValueError(
-            f"{loss} compares embeddings of one size: the student's are "
-            f"{tuple(student.embedding.shape)}, the teacher's {tuple(teacher.embedding.shape)}; "
-            "give the student the teacher's embedding_size")
-    return teacher.embedding.detach()
+def distances(x: Tensor) -> Tensor:
+    """Distance of every two rows, float32 at least: (B, D) -> (B, B); exactly 0 at equal rows."""
+    return _Distances.apply(*full(x))  # |x_i - x_j|

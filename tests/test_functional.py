@@ -7,17 +7,14 @@ import torch
 
 from kdlab.functional import (
     arc_margin,
-    check_batch,
     cos_margin,
     cosine_of_rows,
     cosines,
     full,
-    margin_cross_entropy,
     squared_distance,
+    squared_distances,
     straight_through,
-    teacher_embedding,
 )
-from kdlab.outputs import Output
 
 
 def test_cosines_by_loop():
@@ -91,86 +88,44 @@ def test_cosines_keep_float32_under_autocast():
         assert (cosines(x, y) - cosines(x.double(), y)).abs().max() < 1e-6  # bf16: 4e-3
 
 
-MARGINED = {
-    "arc": lambda c: arc_margin(c, 0.5),
-    "cos": lambda c: cos_margin(c, 0.4),
-    "straight_through": lambda c: straight_through(arc_margin(c, 0.5), c),
-}
+def test_cos_margin_is_taken_from_the_cosine():
+    cosine = torch.tensor([0.9, -0.2])
+    torch.testing.assert_close(cos_margin(cosine, 0.4), torch.tensor([0.5, -0.6]))
+    torch.testing.assert_close(cos_margin(cosine, torch.tensor([0.1, 0.3])),
+                               torch.tensor([0.8, -0.5]))
 
 
-@pytest.mark.parametrize("kind", MARGINED)
-@pytest.mark.parametrize("chunk", [1, 7, 30, 1000])
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_streaming_over_classes_changes_nothing(kind, chunk, dtype, tolerance):
-    generator = torch.Generator().manual_seed(3)
-    x = torch.randn(12, 16, generator=generator, dtype=dtype)
-    w = torch.randn(30, 16, generator=generator, dtype=dtype) * 0.01
-    labels = torch.randint(30, (12,), generator=generator)
-    x[:4] = w[labels[:4]] * 50 + 0.3 * x[:4]  # some rows near their centre, as late in training
-    results = []
-    for size in (None, chunk):
-        a, b = x.clone().requires_grad_(), w.clone().requires_grad_()
-        loss = margin_cross_entropy(a, b, labels, 64, MARGINED[kind], size)
-        (3 * loss).backward()
-        results.append((loss.detach(), a.grad, b.grad))
-    for plain, streamed in zip(*results, strict=True):
-        assert (plain - streamed).norm() <= tolerance * plain.norm()
+def test_squared_distances_by_loop():
+    torch.manual_seed(2)
+    x, y = torch.randn(4, 3).double(), torch.randn(5, 3).double()
+    got = squared_distances(x, y)
+    assert got.shape == (4, 5)
+    for i, a in enumerate(x.tolist()):
+        for j, b in enumerate(y.tolist()):
+            expected = sum((p - q) ** 2 for p, q in zip(a, b, strict=True))
+            assert float(got[i, j]) == pytest.approx(expected, rel=1e-9)
 
 
-def test_streaming_gradcheck():
+def test_squared_distances_gradient():
+    """Also that the middle, which is held fixed, has no part in it."""
+    torch.manual_seed(3)
+    x, y = (torch.randn(n, 2, dtype=torch.float64, requires_grad=True) for n in (3, 4))
+    assert torch.autograd.gradcheck(squared_distances, (x, y))
+    squared_distances(x, x).sum().backward()
+    assert x.grad.isfinite().all()  # also where a row meets itself
+
+
+def test_squared_distances_far_from_the_origin_are_0_or_more_and_keep_their_digits():
+    torch.manual_seed(4)
+    x = torch.randn(6, 8)
+    near, far = squared_distances(x, x), squared_distances(x + 1000, x + 1000)
+    assert (far >= 0).all() and far.diagonal().max() < 1e-4
+    torch.testing.assert_close(far, near, rtol=1e-3, atol=1e-4)
+
+
+def test_squared_distances_keep_float32_under_autocast():
     torch.manual_seed(0)
-    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    w = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
-    labels = torch.tensor([0, 4, 4])
-    assert torch.autograd.gradcheck(
-        lambda a, b: margin_cross_entropy(a, b, labels, 4, MARGINED["arc"], 2), (x, w))
-
-
-def test_streaming_never_holds_all_logits():
-    """No tensor of B x C numbers appears, going forward or back."""
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    sizes = []
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            out = function(*args, **(kwargs or {}))
-            sizes.extend(t.numel() for t in (out if isinstance(out, tuple) else (out,))
-                         if isinstance(t, torch.Tensor))
-            return out
-
-    B, C, D, chunk = 64, 1000, 4, 50
-    x = torch.randn(B, D, requires_grad=True)
-    w = torch.randn(C, D, requires_grad=True)
-    with Watch():
-        margin_cross_entropy(x, w, torch.arange(B), 64, MARGINED["arc"], chunk).backward()
-    assert max(sizes) == max(C * D, B * chunk)  # the weight's gradient, one block
-    sizes.clear()
-    with Watch():
-        margin_cross_entropy(x, w, torch.arange(B), 64, MARGINED["arc"]).backward()
-    assert max(sizes) == B * C  # so the watch does see it
-
-
-def test_batches_are_refused_in_words():
-    x, labels = torch.randn(4, 3), torch.tensor([0, 1, 9, 2])
-    with pytest.raises(ValueError, match="label 9 in row 2 of the batch, but the loss has 5 class"):
-        check_batch(x, labels, 5)
-    with pytest.raises(ValueError, match="label -1 in row 0"):
-        check_batch(x, labels - 1, 100)
-    x[1, 2], x[3, 0] = torch.nan, torch.inf
-    with pytest.raises(ValueError, match="2 of 4 student embeddings are NaN or infinite .*row 1"):
-        check_batch(x, labels, 10)
-    with pytest.raises(ValueError, match=r"4 embeddings but labels of shape \(3,\)"):
-        check_batch(x, labels[:3], 10)
-    with pytest.raises(ValueError, match="the batch is empty"):
-        check_batch(x[:0], labels[:0])
-
-
-def test_a_missing_or_unequal_teacher_is_refused_in_words():
-    student = Output(torch.randn(4, 8))
-    with pytest.raises(ValueError, match="Some needs a teacher's embedding"):
-        teacher_embedding(student, None, "Some")
-    with pytest.raises(ValueError, match=r"student's are \(4, 8\), the teacher's \(4, 16\)"):
-        teacher_embedding(student, Output(torch.randn(4, 16)), "Some")
-    assert not teacher_embedding(
-        student, Output(torch.randn(4, 8, requires_grad=True)), "Some").requires_grad
+    x, y = torch.randn(4, 64), torch.randn(5, 64)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = squared_distances(x, y)
+    torch.testing.assert_close(got, squared_distances(x.double(), y).float())

@@ -1,4 +1,5 @@
 """AdaDistill: class centres that move from the teacher's single faces to its class means.
+ArcDistill, CosDistill: the same loss against the class rows the teacher was trained with.
 
 Boutros, Struc, Damer, "AdaDistill: Adaptive Knowledge Distillation for Deep Face Recognition",
 ECCV 2024.
@@ -6,7 +7,8 @@ ECCV 2024.
 Idea: the student is trained by margin softmax against class centres made of teacher embeddings.
 Each step blends the teacher's embedding of a sample into its class centre, with a momentum that
 is small while the student is far from the teacher (copy this face) and grows as they agree (keep
-the class mean). The student gets no other term and the centres no gradient.
+the class mean). The student gets no other term and the centres no gradient. ArcDistill and
+CosDistill, the paper's AMLDistill, put the teacher's trained rows there and leave them.
 
 Symbols: f_s student, f_t teacher (B, D); u, v the two normalised; w_y centre of the own class,
 `centres` (C, D); alpha `momentum` (B,); s scale; m margin.
@@ -18,8 +20,11 @@ both cosines are negative): `clip="code"` | `"paper"`. With a label twice in a b
 each time from the old centre and keeps one at random on a GPU: here the last, everywhere
 (`repeated="last"`); `"sequential"` blends them one after another. The released code cannot run
 plain alpha; here it is eq. (7). Blended centres are not normalised again, as in the code; only
-their direction enters the loss. Eq. (2) is `FeatureOnly`, eq. (3) ArcFace or CosFace; eq. (5)
-holds nothing to compute. The paper's runs kept private centres on each of four GPUs.
+their direction enters the loss, but a short old centre gives way faster than alpha says. The
+code keeps private centres on each GPU (`shared=False`, the paper's runs on four); here every
+process blends the faces of all, so that there is one table. It moves centres in eval mode too,
+ours stand, and it trains ArcDistill on random rows where the teacher's file is missing, ours
+refuses. Eq. (2) is `FeatureOnly`, eq. (3) ArcFace or CosFace; eq. (5) is not known to us.
 """
 
 from functools import partial
@@ -28,14 +33,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..functional import (
-    arc_margin,
-    check_batch,
-    cos_margin,
-    cosine_of_rows,
-    margin_cross_entropy,
-    teacher_embedding,
-)
+from ..distributed import broadcast, gather
+from ..functional import arc_margin, cos_margin, cosine_of_rows
+from ..inputs import check_batch, class_rows, teacher_embedding
+from ..margin_softmax import check_chunk, margin_cross_entropy
 from ..outputs import Output, Targets
 
 FLOOR = 1e-6  # least momentum, released code
@@ -89,16 +90,20 @@ class AdaDistill(nn.Module):
     embedding_size: of student and teacher alike.   kind: "arc" | "cos".
     adaptive: "alpha_prime" (eq. 8) | "alpha" (eq. 7).   repeated: "last" | "sequential".
     margin: None for 0.45 arc, 0.35 cos.   clip: "code" | "paper".   chunk: as in ArcFace.
+    shared: all processes blend the faces of all, in order of rank, and start from the centres of
+    rank 0: one table, as one process with the whole batch has it. False: each blends its own.
     In training mode the centres move first and the loss sees them moved; in eval mode they stand.
-    Uses every row. ValueError without a teacher, for unequal embedding sizes, for a label outside
-    the classes, for non-finite embeddings; the centres are then untouched.
+    The loss is the mean over the process's own rows, all of them. ValueError without a teacher,
+    for unequal embedding sizes, for a label outside the classes, for non-finite embeddings; the
+    centres are then untouched.
     """
 
     needs = {"embedding"}
 
     def __init__(self, embedding_size: int, num_classes: int, kind: str = "arc",
                  adaptive: str = "alpha_prime", repeated: str = "last", scale: float = 64,
-                 margin: float | None = None, *, clip: str = "code", chunk: int | None = None):
+                 margin: float | None = None, *, clip: str = "code", chunk: int | None = None,
+                 shared: bool = True):
         super().__init__()
         for name, value, allowed in (("kind", kind, ("arc", "cos")),
                                      ("adaptive", adaptive, ("alpha_prime", "alpha")),
@@ -106,12 +111,12 @@ class AdaDistill(nn.Module):
                                      ("clip", clip, ("code", "paper"))):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-        if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be a number of classes, 1 or more, or None, not {chunk}")
+        check_chunk(chunk)
         self.embedding_size, self.num_classes = embedding_size, num_classes
         self.kind, self.adaptive, self.repeated = kind, adaptive, repeated
         self.scale, self.margin = scale, MARGINS[kind] if margin is None else margin
-        self.clip, self.chunk = clip, chunk
+        self.clip, self.chunk, self.shared = clip, chunk, shared
+        self._agreed = False  # whether the processes start from one table
         self.register_buffer("centres", torch.randn(num_classes, embedding_size) * 0.01)
         self._last = None  # momentum and drift of the last update, for report()
 
@@ -154,7 +159,12 @@ class AdaDistill(nn.Module):
                              f"dimensions, got {embedding.shape[1]}; set embedding_size")
         check_batch(embedding, labels, self.num_classes)
         check_batch(goal, labels, whose="teacher")
-        if self.training:
+        if self.training and self.shared:
+            if not self._agreed:
+                broadcast(self.centres)
+                self._agreed = True
+            self.update(gather(embedding), gather(goal), gather(labels))
+        elif self.training:
             self.update(embedding, goal, labels)
         return {"softmax": adadistill(embedding, self.centres, labels, self.kind, self.scale,
                                       self.margin, self.chunk)}
@@ -165,3 +175,45 @@ class AdaDistill(nn.Module):
             return {}
         momentum, drift = self._last
         return {"momentum": float(momentum), "centre_drift_degrees": float(drift)}
+
+
+class ArcDistill(nn.Module):
+    """Eq. (4) against the teacher's trained class rows, the buffer `centres` (C, D); they stay.
+
+    centres: (C, D), copied; row k is class k of the student's labels, so the student trains on
+    the identities the teacher was trained on.   margin: m, radians.   chunk: as in ArcFace.
+    The rows define the loss, so state_dict carries them and a checkpoint is whole; no network of
+    the teacher's is in it, and none is asked for at run time. Uses every row of the batch.
+    ValueError for rows that are missing, zero or not finite, for embeddings of another size than
+    the rows', for a label beyond the rows, for non-finite embeddings.
+    """
+
+    kind = "arc"
+
+    def __init__(self, centres: Tensor, scale: float = 64, margin: float = 0.45, *,
+                 chunk: int | None = None):
+        super().__init__()
+        check_chunk(chunk)
+        self.scale, self.margin, self.chunk = scale, margin, chunk
+        self.register_buffer("centres", class_rows(centres, type(self).__name__))
+
+    def forward(self, student: Output, teacher: Output | None,
+                targets: Targets) -> dict[str, Tensor]:
+        embedding, labels = student.embedding, targets.labels
+        name, (number, size) = type(self).__name__, self.centres.shape
+        if embedding.shape[1] != size:
+            raise ValueError(f"{name} has class rows of {size} dimensions and the student has "
+                             f"{embedding.shape[1]}; give the student embedding_size={size}")
+        check_batch(embedding, labels, number)
+        return {"softmax": adadistill(embedding, self.centres, labels, self.kind, self.scale,
+                                      self.margin, self.chunk)}
+
+
+class CosDistill(ArcDistill):
+    """As ArcDistill with CosFace's margin, in units of cosine."""
+
+    kind = "cos"
+
+    def __init__(self, centres: Tensor, scale: float = 64, margin: float = 0.35, *,
+                 chunk: int | None = None):
+        super().__init__(centres, scale, margin, chunk=chunk)

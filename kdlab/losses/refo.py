@@ -18,7 +18,8 @@ beside this one in the run's losses).
 
 from torch import Tensor, nn
 
-from ..functional import check_batch, squared_distance, teacher_embedding
+from ..functional import squared_distance
+from ..inputs import check_batch, teacher_embedding
 from ..outputs import Output, Targets
 
 

@@ -118,6 +118,71 @@ def test_a_student_opposed_to_its_teacher_hands_the_centre_to_the_teacher(batch)
                                    rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("clip", ["code", "paper"])
+def test_the_first_visit_takes_the_centre_to_the_teacher_under_alpha_prime(clip):
+    """Random 512-d centres, cosine to the teacher about 0 +- 0.044, student agreeing by 0.9.
+
+    Not positive: momentum 0 (the code's floor, 1e-6) and the centre is v. Positive: a = 0.9 *
+    0.044 = 0.04 of a start of length 0.226 leaves 0.04 * 0.226 / 0.96 = 0.0094 rad, half a degree;
+    at 4 sigma 0.16 * 0.226 / 0.84 = 0.043 rad, 2.5 degrees.
+    """
+    torch.manual_seed(0)
+    teacher = torch.randn(200, 512, dtype=torch.float64)
+    v = torch.nn.functional.normalize(teacher)
+    aside = torch.randn_like(v)
+    aside = torch.nn.functional.normalize(aside - (aside * v).sum(1, keepdim=True) * v)
+    student = 0.9 * v + math.sqrt(1 - 0.81) * aside
+    loss = AdaDistill(512, 200, clip=clip).double()
+    behind = (loss.centres * v).sum(1) <= 0
+    assert 50 < behind.sum() < 150
+    loss(Output(student), Output(teacher), Targets(torch.arange(200)))
+    if clip == "paper":
+        assert torch.equal(loss.centres[behind], v[behind])
+    torch.testing.assert_close(loss.centres[behind], v[behind], rtol=0, atol=1e-6)
+    cosine = torch.nn.functional.cosine_similarity(loss.centres, v)
+    assert cosine.min() > math.cos(math.radians(2.5))
+    assert cosine[behind].min() > 1 - 1e-9 > cosine[~behind].max()
+
+
+@pytest.mark.parametrize("momentum, expected", [(0.5, 0.975), (0.8, 0.74), (0.9, 0.44)])
+def test_the_first_visit_leaves_some_of_the_random_start_under_alpha(momentum, expected):
+    """Start of length 0.226 at a right angle: cos = (1 - a) / sqrt((1 - a)^2 + (0.226 a)^2)."""
+    torch.manual_seed(0)
+    v = torch.nn.functional.normalize(torch.randn(200, 512, dtype=torch.float64))
+    aside = torch.randn_like(v)
+    aside = torch.nn.functional.normalize(aside - (aside * v).sum(1, keepdim=True) * v)
+    loss = AdaDistill(512, 200, adaptive="alpha").double()
+    assert float(loss.centres.norm(dim=1).mean()) == pytest.approx(0.226, abs=0.002)
+    student = momentum * v + math.sqrt(1 - momentum ** 2) * aside
+    loss(Output(student), Output(v), Targets(torch.arange(200)))
+    cosine = torch.nn.functional.cosine_similarity(loss.centres, v)
+    assert float(cosine.mean()) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_label_twice_last_wins_or_one_after_another():
+    """alpha = 0.6 (3-4-5). Last: 0.6 w + 0.4 v2. Sequential: 0.6 (0.6 w + 0.4 v1) + 0.4 v2."""
+    w, v1, v2 = torch.tensor([[1.0, 0, 0]]), torch.tensor([0.0, 1, 0]), torch.tensor([0.0, 0, 1])
+    teacher = torch.stack((v1, v2)).double()
+    student = torch.stack((0.6 * v1 + 0.8 * v2, 0.8 * v1 + 0.6 * v2)).double()
+    for repeated, expected in (("last", [0.6, 0, 0.4]), ("sequential", [0.36, 0.24, 0.4])):
+        loss = AdaDistill(3, 1, adaptive="alpha", repeated=repeated).double()
+        loss.centres.copy_(w)
+        loss(Output(student), Output(teacher), Targets(torch.tensor([0, 0])))
+        assert loss.centres[0].tolist() == pytest.approx(expected)
+
+
+def test_the_loss_sees_the_centres_moved_and_eval_mode_moves_none(batch):
+    student, teacher, labels = batch
+    loss = AdaDistill(3, 5).double()
+    start = loss.centres.clone()
+    still = loss.eval()(Output(student), Output(teacher), Targets(labels))["softmax"]
+    assert torch.equal(loss.centres, start)
+    assert torch.equal(still, adadistill(student, start, labels))
+    moved = loss.train()(Output(student), Output(teacher), Targets(labels))["softmax"]
+    assert torch.equal(moved, adadistill(student, loss.centres, labels))
+    assert not torch.equal(loss.centres, start)
+
+
 def test_where_paper_and_code_clip_differently():
     """Both cosines negative: the paper's momentum is their product, the code's 1e-6."""
     v = torch.tensor([[1.0, 0.0]])

@@ -82,6 +82,54 @@ def test_gradcheck(batch, chunk):
         (x.requires_grad_(), w.requires_grad_()))
 
 
+def fallback_by_loop(x, w, labels, s, m):
+    """Eq. (3), with cos(theta) - m sin(m) where theta + m > pi."""
+    total = 0.0
+    for row, y in zip(x.tolist(), labels.tolist(), strict=True):
+        cosine = [sum(a * b for a, b in zip(row, centre, strict=True))
+                  / math.hypot(*row) / math.hypot(*centre) for centre in w.tolist()]
+        theta = math.acos(cosine[y])
+        own = (math.cos(theta + m) if theta + m <= math.pi
+               else cosine[y] - m * math.sin(m))
+        logits = [s * (own if j == y else c) for j, c in enumerate(cosine)]
+        total += math.log(sum(map(math.exp, logits))) - logits[y]
+    return total / len(labels)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_ekds_fallback_by_loop_and_its_gradient(batch, chunk):
+    x, w, labels = batch
+    x[0], x[1] = -w[0] + 0.1 * x[0], -w[3]  # 0 and 3 are their labels: almost and all opposite
+    x[1] += 0.2 * x[2]
+    value = arcface(x, w, labels, 16, 0.5, chunk=chunk, fallback=True)
+    assert value.item() == pytest.approx(fallback_by_loop(x, w, labels, 16, 0.5), rel=1e-9)
+    assert value > arcface(x, w, labels, 16, 0.5, chunk=chunk)  # which rises again past pi
+    assert torch.autograd.gradcheck(
+        lambda a, b: arcface(a, b, labels, 8, 0.5, "exact", chunk, True),
+        (x.requires_grad_(), w.requires_grad_()))
+
+
+def test_the_fallback_leaves_angles_below_pi_alone():
+    """At 150 degrees 0.5 rad more is still below 180; at 155 it is not: cos(155) - 0.5 sin(0.5)."""
+    w = torch.eye(2, dtype=torch.float64)
+    for degrees, changed in ((150, False), (155, True)):
+        t = math.radians(degrees)
+        x = torch.tensor([[math.cos(t), math.sin(t)]], dtype=torch.float64, requires_grad=True)
+        value = arcface(x, w, torch.tensor([0]), 1, 0.5, fallback=True)
+        own = math.cos(t) - 0.5 * math.sin(0.5) if changed else math.cos(t + 0.5)
+        assert value.item() == pytest.approx(math.log1p(math.exp(math.sin(t) - own)))
+        value.backward()  # turning by t: the own logit falls by sin(t) or sin(t + m)
+        p_other = 1 / (1 + math.exp(own - math.sin(t)))
+        falls = math.sin(t) if changed else math.sin(t + 0.5)
+        along = torch.tensor([-math.sin(t), math.cos(t)], dtype=torch.float64)
+        assert float(x.grad[0] @ along) == pytest.approx(p_other * (falls + math.cos(t)))
+    loss, plain = (ArcFace(2, 2, fallback=f).double() for f in (True, False))
+    plain.load_state_dict({"weight": w}), loss.load_state_dict({"weight": w})
+    targets = Targets(torch.tensor([0]))
+    assert (loss(Output(x), None, targets)["softmax"]
+            > plain(Output(x), None, targets)["softmax"])
+
+
 def test_invariant_to_rotation_and_lengths(batch):
     x, w, labels = batch
     turn, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))
@@ -154,6 +202,12 @@ def test_an_empty_selection_is_zero_with_a_gradient_path():
     assert loss.weight.grad is not None and not loss.weight.grad.any()
 
 
+def test_an_empty_selection_in_half_precision_does_not_overflow():
+    x = torch.full((4, 8), 6e4, dtype=torch.float16, requires_grad=True)
+    everything = Targets(torch.arange(4), balanced=torch.ones(4, dtype=torch.bool))
+    assert ArcFace(8, 5)(Output(x), None, everything)["softmax"].item() == 0
+
+
 def test_logits_are_scaled_cosines_without_a_margin():
     loss = ArcFace(2, 2, scale=10)
     with torch.no_grad():
@@ -184,5 +238,23 @@ def test_sizes_and_types_that_do_not_fit_are_said():
     loss = ArcFace(8, 3)
     with pytest.raises(ValueError, match="built for embeddings of 8 dimensions, got 4"):
         loss(Output(torch.ones(2, 4)), None, Targets(torch.zeros(2, dtype=torch.int64)))
+    with pytest.raises(ValueError, match="ArcFace was built for embeddings of 8 dimensions, got 4"):
+        loss.logits(torch.ones(2, 4))
     with pytest.raises(ValueError, match="labels must be int64, not torch.int32"):
         loss(Output(torch.ones(2, 8)), None, Targets(torch.zeros(2, dtype=torch.int32)))
+    with pytest.raises(ValueError, match="fallback is defined for a margin of 0 to pi, not -0.1"):
+        ArcFace(8, 3, margin=-0.1, fallback=True)
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_frozen_centres_and_state(chunk):
+    loss, x = ArcFace(8, 5, chunk=chunk), torch.randn(4, 8, requires_grad=True)
+    loss.weight.requires_grad_(False)
+    targets = Targets(torch.arange(4))
+    first = loss(Output(x), None, targets)["softmax"]
+    first.backward()
+    assert x.grad.any() and loss.weight.grad is None
+    fresh = ArcFace(8, 5, chunk=chunk)
+    fresh.load_state_dict(loss.state_dict())
+    assert torch.equal(fresh(Output(x), None, targets)["softmax"], first)
+    assert list(loss.state_dict()) == ["weight"]

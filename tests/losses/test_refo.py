@@ -94,3 +94,20 @@ def test_a_teacher_that_is_not_finite_is_refused(loss):
     bad[1, 2] = torch.nan
     with pytest.raises(ValueError, match="1 of 3 teacher embeddings are NaN"):
         loss(Output(torch.ones(3, 4)), Output(bad), Targets(torch.zeros(3, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("loss", [FeatureOnly(), ReverseDistillation(normalize=False)])
+def test_only_the_network_that_learns_gets_a_gradient(loss):
+    """Step 3 trains the teacher-to-be against a frozen proxy, step 5 the student."""
+    learns, frozen = (torch.randn(3, 4, requires_grad=True) for _ in range(2))
+    loss(Output(learns), Output(frozen), Targets(torch.tensor([0, 0, 1])))["embedding"].backward()
+    assert learns.grad.any(1).all() and frozen.grad is None
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_same_opposite_and_zero_rows_stay_finite(normalize):
+    x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]], requires_grad=True)
+    value = feature_only(x, torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), 1, normalize)
+    value.backward()
+    assert value.item() == pytest.approx((0 + 4 + 1) / 3)
+    assert x.grad.isfinite().all() and not x.grad[0].any()
