@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdlab.data.samplers import integers
 from kdlab.outputs import Targets
 
 MEAN = DIVIDE = 127.5  # insightface's input: 0 .. 255 onto -1 .. 1
@@ -15,7 +16,8 @@ MEAN = DIVIDE = 127.5  # insightface's input: 0 .. 255 onto -1 .. 1
 class Batch(NamedTuple):
     """What one training step is given.
 
-    images: (B, 3, H, W) float32, (x - 127.5) / 127.5.   targets: labels and, if known, groups.
+    images: (B, 3, H, W) float32, (x - 127.5) / 127.5.   targets: labels and, if known, groups and
+    which rows a PairSampler drew as pairs (`balanced`).
     index: (B,) int64, the rows of the set.   flipped: (B,) bool, mirrored left to right.
     Index and flip together name the exact picture, which is what a cached teacher looks up.
     """
@@ -41,15 +43,18 @@ class Batches:
     An epoch depends on (seed, epoch) and nothing else, so a run can resume at any of them.
     channels_last: the memory format of the batches. crop: the alignment the pixels came from
     ("arcface", "dlib"), which a student's file then records. key: the set's (`FaceSet.key`);
-    train() then refuses a cache of another set.
+    train() then refuses a cache of another set. sampler: a PairSampler or GroupBalancedSampler of
+    these labels; it then decides rows, batch size and length of an epoch (leave `batch_size` out),
+    `drop_last` means nothing and `seed` only flips: every drawn row by itself.
 
-    Raises ValueError for an empty set, wrong shapes or types, negative labels or groups, and for
-    fewer images than one batch (with `drop_last`).
+    Raises ValueError for an empty set, wrong shapes or types, negative labels or groups, for fewer
+    images than one batch (with `drop_last`), and for a sampler made of other labels.
     """
 
-    def __init__(self, pixels: Tensor, labels, batch_size: int, seed: int = 0, flip: bool = True,
-                 drop_last: bool = True, groups=None, *, channels_last: bool = False,
-                 crop: str | None = None, key: str | None = None):
+    def __init__(self, pixels: Tensor, labels, batch_size: int | None = None, seed: int = 0,
+                 flip: bool = True, drop_last: bool = True, groups=None, *,
+                 channels_last: bool = False, crop: str | None = None, key: str | None = None,
+                 sampler=None):
         if not isinstance(pixels, Tensor) or pixels.dtype != torch.uint8:
             raise ValueError("pixels must be a uint8 tensor of RGB values from 0 to 255; "
                              "normalising is done here, per batch")
@@ -58,18 +63,27 @@ class Batches:
             raise ValueError(f"pixels must be (N, 3, S, S), not {tuple(pixels.shape)}")
         if len(pixels) == 0:
             raise ValueError("the set holds no images; there is nothing to train on")
+        if batch_size is None and sampler is None:
+            raise ValueError("batch_size is missing; only a sampler brings its own")
+        if sampler is not None and batch_size not in (None, sampler.batch_size):
+            raise ValueError(f"the sampler's batches hold {sampler.batch_size} images, batch_size "
+                             f"is {batch_size}; leave batch_size out")
+        batch_size = batch_size if sampler is None else sampler.batch_size
         if batch_size < 1:
             raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
-        if drop_last and len(pixels) < batch_size:
+        if sampler is None and drop_last and len(pixels) < batch_size:
             raise ValueError(f"the set holds {len(pixels)} images, fewer than one batch of "
                              f"{batch_size}; lower batch_size or pass drop_last=False")
         if seed < 0:
             raise ValueError(f"seed must be 0 or more, not {seed}")
         self.pixels, self.batch_size, self.seed = pixels, batch_size, seed
         self.flip, self.drop_last, self.channels_last = flip, drop_last, channels_last
-        self.crop, self.key = crop, key
-        self.labels = _integers("labels", labels, pixels)
-        self.groups = None if groups is None else _integers("groups", groups, pixels)
+        self.crop, self.key, self.sampler = crop, key, sampler
+        self.labels = self._beside("labels", labels)
+        self.groups = None if groups is None else self._beside("groups", groups)
+        if sampler is not None and not np.array_equal(sampler.labels, self.labels.cpu()):
+            raise ValueError(f"the sampler was made of other labels ({len(sampler.labels)}) than "
+                             f"these ({len(pixels)}); make it of the same, in the same order")
 
     @property
     def num_classes(self) -> int:
@@ -84,11 +98,19 @@ class Batches:
 
     def __len__(self) -> int:
         """Batches an epoch."""
+        if self.sampler is not None:
+            return len(self.sampler)
         N, B = len(self.pixels), self.batch_size
         return N // B if self.drop_last else -(-N // B)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch (from 0), in an order drawn from (seed, epoch)."""
+        if self.sampler is not None:
+            rng = np.random.default_rng((self.seed, epoch, 1))  # not the numbers the rows came from
+            for index, balanced in self.sampler.epoch(epoch):
+                flipped = torch.from_numpy((rng.random(len(index)) < 0.5) & self.flip)
+                yield self.batch(index, flipped, balanced)
+            return
         rng = np.random.default_rng((self.seed, epoch))
         order = torch.from_numpy(rng.permutation(len(self.pixels)))
         mirror = torch.from_numpy(rng.random(len(self.pixels)) < 0.5)  # per image, by row
@@ -97,28 +119,18 @@ class Batches:
             flipped = mirror[index] if self.flip else torch.zeros(len(index), dtype=torch.bool)
             yield self.batch(index, flipped)
 
-    def batch(self, index: Tensor, flipped: Tensor) -> Batch:
-        """The named rows, mirrored where `flipped`; for samplers that choose rows themselves."""
+    def batch(self, index: Tensor, flipped: Tensor, balanced: Tensor | None = None) -> Batch:
+        """The named rows, mirrored where `flipped`.   index, flipped, balanced: (B,)."""
         here = index.to(self.pixels.device)
         images = self.pixels.index_select(0, here)  # (B, 3, S, S) uint8: a quarter of the float
         mirrored = flipped.to(self.pixels.device)
         images[mirrored] = images[mirrored].flip(-1)
         if self.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        groups = None if self.groups is None else self.groups[here]
-        return Batch(images.float().sub_(MEAN).div_(DIVIDE), Targets(self.labels[here], groups),
-                     index, flipped)
+        targets = Targets(self.labels[here], None if self.groups is None else self.groups[here],
+                          None if balanced is None else balanced.to(self.pixels.device))
+        return Batch(images.float().sub_(MEAN).div_(DIVIDE), targets, index, flipped)
 
-
-def _integers(name: str, values, pixels: Tensor) -> Tensor:
-    """`values` as (N,) int64 beside `pixels`, or a ValueError that says what is wrong."""
-    values = torch.as_tensor(values)
-    if values.shape != (len(pixels),):
-        raise ValueError(f"{name} must be ({len(pixels)},), one for each image, "
-                         f"not {tuple(values.shape)}")
-    if values.is_floating_point() or values.is_complex() or values.dtype == torch.bool:
-        raise ValueError(f"{name} must be integers, not {values.dtype}")
-    if (values < 0).any():
-        row = int((values < 0).nonzero()[0])
-        raise ValueError(f"{name} must be 0 or more; row {row} has {int(values[row])}")
-    return values.to(pixels.device, torch.int64)
+    def _beside(self, name: str, values) -> Tensor:
+        """`values`, one integer for each image, on the images' device."""
+        return torch.from_numpy(integers(name, values, len(self.pixels))).to(self.pixels.device)

@@ -1,7 +1,12 @@
 import pytest
 import torch
 
+from kdlab.data import GroupBalancedSampler, PairSampler
 from kdlab.data.batches import Batches
+from kdlab.losses.ekd import EKD
+from kdlab.outputs import Output
+from kdlab.train.config import TrainConfig
+from kdlab.train.loop import train
 
 
 def pixels(n=10, size=4):
@@ -81,6 +86,68 @@ def test_preprocessing_is_what_was_done():
         "divide": 127.5}
 
 
+def test_a_sampler_decides_rows_length_batch_size_and_balanced():
+    labels = [k // 5 for k in range(30)]
+    sampler = PairSampler(labels, 8, 2, 3, seed=1)
+    batches = Batches(pixels(30), labels, sampler=sampler)
+    assert batches.batch_size == 14 and len(batches) == 3
+    x = batches.pixels
+    for batch, (index, balanced) in zip(batches.epoch(2), sampler.epoch(2), strict=True):
+        assert torch.equal(batch.index, index) and torch.equal(batch.targets.balanced, balanced)
+        assert torch.equal(batch.targets.labels, torch.tensor(labels)[index])
+        for image, i, flipped in zip(batch.images, index, batch.flipped, strict=True):
+            expected = (x[i].float() - 127.5) / 127.5
+            assert torch.equal(image, expected.flip(-1) if flipped else expected)
+        assert batch.to("meta").targets.balanced.is_meta
+
+
+def test_a_sampled_epoch_depends_on_seed_and_epoch_only_and_flips_half():
+    labels = [k // 5 for k in range(30)]
+
+    def flips(seed, epoch, skip=False, flip=True):
+        batches = Batches(pixels(30), labels, seed=seed, flip=flip,
+                          sampler=PairSampler(labels, 8, 2, 3))
+        if skip:
+            list(batches.epoch(0))
+        return torch.cat([batch.flipped for batch in batches.epoch(epoch)]).tolist()
+
+    assert flips(1, 3) == flips(1, 3, skip=True)
+    assert flips(1, 3) != flips(1, 4) and flips(1, 3) != flips(2, 3)
+    many = sum((flips(0, epoch) for epoch in range(50)), [])
+    assert 0.45 < sum(many) / len(many) < 0.55 and len(many) == 2100  # 4.6 standard deviations
+    assert not any(flips(0, 0, flip=False))
+
+
+def test_group_balanced_batches_leave_balanced_open():
+    labels, groups = [0, 1] * 10, [0] * 10 + [1] * 10
+    sampler = GroupBalancedSampler(labels, groups, 9)
+    batches = Batches(pixels(20), labels, groups=groups, sampler=sampler)
+    assert batches.batch_size == 8 and len(batches) == 2
+    for batch in batches.epoch(0):
+        assert batch.targets.balanced is None
+        assert (batch.targets.groups * 2 + batch.targets.labels).bincount().tolist() == [2] * 4
+
+
+class Flat(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(48, 8)
+
+    def forward(self, images):
+        return Output(self.layer(images.flatten(1)))
+
+
+def test_train_runs_ekd_on_sampled_batches():
+    """The paper's form, which refuses to run without `balanced`."""
+    labels = [k // 5 for k in range(30)]
+    batches = Batches(pixels(30), labels, sampler=PairSampler(labels, 8, 2, 3))
+    torch.manual_seed(0)
+    loss = EKD((0.5, 0.1), positives="balanced", norm="l1")
+    config = TrainConfig(epochs=2, batch_size=14, device="cpu", log_every=1)
+    history = train(config, Flat(), {"ekd": loss}, batches, teacher=Flat())
+    assert loss.updates == 6 and "ekd/positive" in str(history)
+
+
 @pytest.mark.parametrize("arguments, said", [
     (dict(pixels=pixels().float()), "uint8"),
     (dict(pixels=pixels()[:, :1]), r"\(N, 3, S, S\)"),
@@ -93,6 +160,10 @@ def test_preprocessing_is_what_was_done():
     (dict(batch_size=11), "fewer than one batch of 11"),
     (dict(batch_size=0), "1 or more"),
     (dict(seed=-1), "seed"),
+    (dict(batch_size=None), "batch_size is missing"),
+    (dict(sampler=PairSampler(list(range(5)) * 2, 2, 2, 2)), "hold 6 images, batch_size is 5"),
+    (dict(batch_size=None, sampler=PairSampler(list(range(5)) * 2, 2, 2, 2)), "of other labels"),
+    (dict(batch_size=None, sampler=PairSampler([0, 0], 0, 1, 2)), r"other labels \(2\).*\(10\)"),
 ])
 def test_what_cannot_work_is_said_in_words(arguments, said):
     with pytest.raises(ValueError, match=said):
