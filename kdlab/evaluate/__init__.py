@@ -1,5 +1,6 @@
-"""How good embeddings are: verification, identification, intervals, and the pairs that go wrong."""
+"""How good embeddings are: verification, identification, fairness, intervals, hard pairs."""
 
+from kdlab.evaluate.fairness import EqualizedOdds, equalized_odds
 from kdlab.evaluate.identification import judge, rank1, rank1_closed
 from kdlab.evaluate.intervals import Difference, clopper_pearson, paired_difference
 from kdlab.evaluate.pairs import (
@@ -21,7 +22,8 @@ from kdlab.evaluate.verification import (
     verification_accuracy,
 )
 
-__all__ = ["Accuracy", "Difference", "OperatingPoint", "clopper_pearson", "cross_scores", "eer",
-           "embed", "group_scores", "judge", "pair_scores", "paired_difference", "rank1",
-           "rank1_closed", "rates_at", "roc", "supported_fprs", "template_scores", "tpr_at_fpr",
-           "verification_accuracy", "worst_pairs"]
+__all__ = ["Accuracy", "Difference", "EqualizedOdds", "OperatingPoint", "clopper_pearson",
+           "cross_scores", "eer", "embed", "equalized_odds", "group_scores", "judge",
+           "pair_scores", "paired_difference", "rank1", "rank1_closed", "rates_at", "roc",
+           "supported_fprs", "template_scores", "tpr_at_fpr", "verification_accuracy",
+           "worst_pairs"]
