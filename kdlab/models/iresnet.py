@@ -1,8 +1,9 @@
 """IResNet, the improved residual network of face recognition, and two small ones for a laptop.
 
 Deng et al., ArcFace, CVPR 2019 (its "LResNet-E-IR"). Widths, units and heads are those of
-insightface's torch networks, whose parameter counts these reproduce: 24,025,600 / 34,139,328 /
-43,590,848 / 65,156,160 at 112 x 112 and 512 dimensions.
+insightface's torch networks, whose parameter counts these reproduce for 18, 34, 50, 100 layers:
+24,025,600 / 34,139,328 / 43,590,848 / 65,156,160 at 112 x 112 and 512 dimensions. iresnet90 is
+the teacher of ShrinkTeaNet, 63,677,120 parameters.
 
 Choices: convolutions start at N(0, 0.1), the linear layer at PyTorch's default, no dropout, and
 the scale of the last batch norm stays 1 (a parameter that does not train), all as insightface.
@@ -83,6 +84,10 @@ def iresnet34(embedding_size: int = 512) -> IResNet:
 
 def iresnet50(embedding_size: int = 512) -> IResNet:
     return IResNet((3, 4, 14, 3), embedding_size=embedding_size)
+
+
+def iresnet90(embedding_size: int = 512) -> IResNet:
+    return IResNet((3, 8, 30, 3), embedding_size=embedding_size)
 
 
 def iresnet100(embedding_size: int = 512) -> IResNet:

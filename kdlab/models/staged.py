@@ -9,13 +9,18 @@ class Staged(nn.Module):
     """stem -> stages -> head, so that a loss can look at, or enter, any stage.
 
     A network sets `stem`, `head`, `stages` (nn.ModuleList), `channels` (of each stage's map),
-    `embedding_size` (D) and `input_size` (side in pixels) in its constructor.
+    `embedding_size` (D) and `input_size` (side in pixels) in its constructor; one that also names
+    classes sets `classifier`, embedding -> logits.
     """
 
     stages: nn.ModuleList
     channels: tuple[int, ...]
     embedding_size: int
     input_size: int
+
+    def __init__(self):
+        super().__init__()
+        self.classifier = None  # not a class attribute: that would hide a module of this name
 
     def forward(self, x: Tensor) -> Output:
         """(B, 3, S, S) float, normalised -> Output with one map per stage.
@@ -43,4 +48,6 @@ class Staged(nn.Module):
         for module in self.stages[stage:]:
             features = module(features)
             maps.append(features)
-        return Output(self.head(features), features=tuple(maps))
+        embedding = self.head(features)
+        logits = None if self.classifier is None else self.classifier(embedding)
+        return Output(embedding, logits, tuple(maps))
