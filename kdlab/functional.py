@@ -9,9 +9,10 @@ import math
 from functools import reduce
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+EPS = 1e-12  # a length below it is none, as for F.normalize
 
 
 def full(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -20,17 +21,27 @@ def full(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.to(dtype) for t in tensors)
 
 
+def unit(x: Tensor, dim: int = 1) -> Tensor:
+    """Vectors of length 1 along `dim`; what is shorter than 1e-12 stays as it is.
+
+    As F.normalize, but for the gradient there: F.normalize divides it by 1e-12, so that one dead
+    row would be all that a clipped step sees; here it is passed on as it comes.
+    """
+    length = x.norm(dim=dim, keepdim=True)
+    return x / length.where(length > EPS, 1)
+
+
 def cosines(x: Tensor, y: Tensor) -> Tensor:
     """Cosine of every row of x with every row of y: (B, D), (C, D) -> (B, C)."""
     x, y = full(x, y)
     with torch.autocast(x.device.type, enabled=False):
-        return F.normalize(x) @ F.normalize(y).T
+        return unit(x) @ unit(y).T
 
 
 def cosine_of_rows(x: Tensor, y: Tensor) -> Tensor:
     """Cosine of row i of x with row i of y: (B, D), (B, D) -> (B,)."""
     x, y = full(x, y)
-    return (F.normalize(x) * F.normalize(y)).sum(1)
+    return (unit(x) * unit(y)).sum(1)
 
 
 def squared_distance(x: Tensor, y: Tensor, normalize: bool = True,
@@ -41,7 +52,7 @@ def squared_distance(x: Tensor, y: Tensor, normalize: bool = True,
     """
     x, y = full(x, y)
     if normalize:
-        x, y = F.normalize(x), F.normalize(y)
+        x, y = unit(x), unit(y)
     squares = (x - y).square()
     return (squares.sum(1) if reduction == "sum" else squares.mean(1)).mean()
 

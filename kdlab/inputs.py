@@ -21,8 +21,12 @@ def check_batch(embedding: Tensor, labels: Tensor, num_classes: int | None = Non
     """
     if labels.dtype != torch.int64:
         raise ValueError(f"labels must be int64, not {labels.dtype}; call .long() on them")
+    if embedding.ndim != 2:
+        raise ValueError(f"the {whose}'s {what} must be (batch, dimensions), not "
+                         f"{tuple(embedding.shape)}")
     if labels.shape != embedding.shape[:1]:
-        raise ValueError(f"{len(embedding)} {what} but labels of shape {tuple(labels.shape)}")
+        raise ValueError(f"{len(embedding)} {whose} {what} but labels of shape "
+                         f"{tuple(labels.shape)}")
     if len(embedding) == 0:
         raise ValueError("the batch is empty; a loss needs one row at least")
     broken = ~embedding.isfinite().all(1)
@@ -97,12 +101,13 @@ def teacher_maps(student: Output, teacher: Output | None, loss: str) -> tuple[Te
         raise ValueError(f"{loss} needs a teacher's feature maps, got no teacher; pass train() one")
     if not student.features or len(student.features) != len(teacher.features):
         raise ValueError(f"{loss} compares feature maps stage by stage: the student has "
-                         f"{len(student.features)}, the teacher {len(teacher.features)}; a cache "
-                         "of embeddings has none")
+                         f"{len(student.features)}, the teacher {len(teacher.features)}; the "
+                         "networks need stages alike, and a cache of embeddings has none")
     for stage, (mine, theirs) in enumerate(zip(student.features, teacher.features, strict=True), 1):
-        if len(mine) != len(theirs):
+        if not len(mine) == len(theirs) == len(student.embedding) == len(teacher.embedding):
             raise ValueError(f"{loss}: stage {stage} has {len(mine)} rows of the student and "
-                             f"{len(theirs)} of the teacher; both must see one batch")
+                             f"{len(theirs)} of the teacher, beside {len(student.embedding)} and "
+                             f"{len(teacher.embedding)} embeddings; all must be of one batch")
     return tuple(theirs.detach() for theirs in teacher.features)
 
 
@@ -127,10 +132,9 @@ def paired_maps(student: Output, teacher: Output | None, targets: Targets, layer
     """Term name -> the student's and the teacher's map, (B, C, H, W) each, the latter detached.
 
     layer: "last_map" | "all" | a stage's number, from 1.   ValueError where a network has no such
-    stage, the two sides differ (channels may) or the student has diverged.
+    stage, the sides differ (channels may) or a map is not finite.
     """
     goals = teacher_maps(student, teacher, loss)
-    check_batch(student.embedding, targets.labels)  # shows every map that is not finite: one sync
     last = len(goals)
     stages = {"last_map": [last], "all": range(1, last + 1)}.get(layer, [layer])
     pairs = {}
@@ -139,6 +143,8 @@ def paired_maps(student: Output, teacher: Output | None, targets: Targets, layer
             raise ValueError(f"{loss}: layer={stage}, but the networks have {last} stages")
         pair = student.features[stage - 1], goals[stage - 1]
         same_side(*pair, stage, loss)
+        for whose, features in zip(("student", "teacher"), pair, strict=True):
+            check_batch(features.flatten(1), targets.labels, whose=whose, what="maps")
         pairs["last_map" if layer == "last_map" else f"stage{stage}"] = pair
     return pairs
 
@@ -151,14 +157,26 @@ def several_positions(pairs: dict[str, tuple[Tensor, Tensor]], loss: str) -> Non
                              "for every student; take a layer with a larger map")
 
 
+def check_balanced(targets: Targets) -> Tensor | None:
+    """`targets.balanced`, (B,) bool or None; ValueError where it is anything else."""
+    balanced = targets.balanced
+    if balanced is not None and (balanced.shape != targets.labels.shape
+                                 or balanced.dtype != torch.bool):
+        raise ValueError(f"{len(targets.labels)} labels but targets.balanced is {balanced.dtype} "
+                         f"of shape {tuple(balanced.shape)}; it says of each row, True or False, "
+                         "whether the P x K sampler drew it")
+    return balanced
+
+
 def class_rows(centres: Tensor | None, loss: str) -> Tensor:
     """A copy of a teacher's class rows (C, D), detached; ValueError where they cannot serve."""
     if centres is None:
         raise ValueError(f"{loss} needs the teacher's class rows and got none; a teacher without "
                          "a classifier cannot teach it")
-    if centres.ndim != 2 or not centres.is_floating_point():
-        raise ValueError(f"{loss} takes class rows of shape (classes, dimensions), not "
-                         f"{centres.dtype} of shape {tuple(centres.shape)}")
+    centres = torch.as_tensor(centres)
+    if centres.ndim != 2 or len(centres) == 0 or not centres.is_floating_point():
+        raise ValueError(f"{loss} takes class rows as floating-point numbers of shape (classes, "
+                         f"dimensions), not {centres.dtype} of shape {tuple(centres.shape)}")
     centres, = full(centres.detach().clone())
     length = centres.norm(dim=1)
     broken = ~(length.isfinite() & (length > 1e-12))  # F.normalize's floor

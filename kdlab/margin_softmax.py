@@ -9,9 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .functional import cosine_of_rows, cosines, full
-
-EPS = 1e-12  # the least length that F.normalize divides by
+from .functional import EPS, cosine_of_rows, cosines, full, unit
 
 
 def check_chunk(chunk: int | None) -> None:
@@ -38,11 +36,11 @@ def margin_cross_entropy(embedding: Tensor, weight: Tensor, labels: Tensor, scal
         cosine = cosines(embedding, weight)
         logits = scale * cosine.scatter(1, own, margined(cosine.gather(1, own)))
         return F.cross_entropy(logits, labels)
-    unit = F.normalize(embedding, eps=EPS)
+    direction = unit(embedding)
     with torch.no_grad():
-        cosine = cosine_of_rows(unit, weight[labels])[:, None]
+        cosine = cosine_of_rows(direction, weight[labels])[:, None]
     target, slope = _value_and_slope(margined, cosine)
-    return _Streamed.apply(unit, weight, own, scale * target, slope, scale, chunk)
+    return _Streamed.apply(direction, weight, own, scale * target, slope, scale, chunk)
 
 
 def _value_and_slope(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,38 +63,39 @@ class _Streamed(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, unit, weight, own, target, slope, scale, chunk):
+    def forward(ctx, direction, weight, own, target, slope, scale, chunk):
         rest = torch.full_like(target, -torch.inf)
-        logits = unit.new_empty(len(unit) * min(chunk, len(weight)))
-        with torch.autocast(unit.device.type, enabled=False):
-            scaled = unit * scale
+        logits = direction.new_empty(len(direction) * min(chunk, len(weight)))
+        with torch.autocast(direction.device.type, enabled=False):
+            scaled = direction * scale
             for start in range(0, len(weight), chunk):
-                block = _product(scaled, F.normalize(weight[start:start + chunk], eps=EPS), logits)
+                block = _product(scaled, unit(weight[start:start + chunk]), logits)
                 _put(block, own - start, -torch.inf)
                 top = block.amax(1, keepdim=True).clamp_min(-scale)  # -inf - -inf is no number
                 part = block.sub_(top).exp_().sum(1, keepdim=True).log_().add_(top)
                 rest = torch.logaddexp(rest, part)
         rest -= target
-        ctx.save_for_backward(unit, weight, own, target, slope, rest)
+        ctx.save_for_backward(direction, weight, own, target, slope, rest)
         ctx.scale, ctx.chunk = scale, chunk
         return _log1p_exp(rest).mean()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        unit, weight, own, target, slope, rest = ctx.saved_tensors
+        direction, weight, own, target, slope, rest = ctx.saved_tensors
         chunk, (to_unit, to_weight) = ctx.chunk, ctx.needs_input_grad[:2]
-        grad_unit = torch.zeros_like(unit) if to_unit else None
+        grad_unit = torch.zeros_like(direction) if to_unit else None
         grad_weight = torch.empty_like(weight) if to_weight else None
         total = target + _log1p_exp(rest)
         at_target = -rest.sigmoid() * slope
-        share = unit.new_empty(len(unit) * min(chunk, len(weight)))
-        with torch.autocast(unit.device.type, enabled=False):
-            factor = grad * ctx.scale / len(unit)
-            scaled, pull = unit * ctx.scale, unit * factor
+        share = direction.new_empty(len(direction) * min(chunk, len(weight)))
+        with torch.autocast(direction.device.type, enabled=False):
+            factor = grad * ctx.scale / len(direction)
+            scaled, pull = direction * ctx.scale, direction * factor
             for start in range(0, len(weight), chunk):
                 rows = weight[start:start + chunk]
-                norm = rows.norm(dim=1, keepdim=True).clamp_min_(EPS)
+                norm = rows.norm(dim=1, keepdim=True)
+                norm.masked_fill_(norm <= EPS, 1)  # as `unit`
                 centres = rows / norm
                 block = _product(scaled, centres, share).sub_(total).exp_()
                 _put(block, own - start, at_target)  # now B / (grad s) * d loss / d cosine

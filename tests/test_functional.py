@@ -14,6 +14,7 @@ from kdlab.functional import (
     squared_distance,
     squared_distances,
     straight_through,
+    unit,
 )
 
 
@@ -129,3 +130,14 @@ def test_squared_distances_keep_float32_under_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         got = squared_distances(x, y)
     torch.testing.assert_close(got, squared_distances(x.double(), y).float())
+
+
+def test_unit_vectors_have_a_bounded_slope_even_at_zero():
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0]], requires_grad=True)
+    rows = unit(x)
+    assert rows.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0]]
+    (rows * torch.tensor([[1.0, 0.0], [5.0, 7.0]])).sum().backward()
+    # d(x1 / |x|) = (4², -3 * 4) / 5³; at zero the slope that comes is passed on
+    torch.testing.assert_close(x.grad, torch.tensor([[0.128, -0.096], [5.0, 7.0]]))
+    y = torch.randn(6, 5, 4)
+    assert torch.equal(unit(y, dim=2), torch.nn.functional.normalize(y, dim=2))

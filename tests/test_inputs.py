@@ -4,8 +4,12 @@ import pytest
 import torch
 
 from kdlab.inputs import (
+    check_balanced,
     check_batch,
     check_groups,
+    class_rows,
+    paired_maps,
+    relational,
     teacher_embedding,
     teacher_logits,
     teacher_maps,
@@ -26,7 +30,7 @@ def test_batches_are_refused_in_words():
         check_batch(x, labels, 10)
     with pytest.raises(ValueError, match="2 of 4 teacher embeddings"):
         check_batch(x, labels, whose="teacher")
-    with pytest.raises(ValueError, match=r"4 embeddings but labels of shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"4 student embeddings but labels of shape \(3,\)"):
         check_batch(x, labels[:3], 10)
     with pytest.raises(ValueError, match="the batch is empty"):
         check_batch(x[:0], labels[:0])
@@ -77,7 +81,7 @@ def test_missing_or_unequal_maps_are_refused_in_words():
     x, one, two = torch.randn(4, 8), torch.randn(4, 3, 2, 2), torch.randn(4, 5, 1, 1)
     with pytest.raises(ValueError, match="Some needs a teacher's feature maps, got no teacher"):
         teacher_maps(Output(x, features=(one,)), None, "Some")
-    with pytest.raises(ValueError, match="the student has 2, the teacher 0; a cache"):
+    with pytest.raises(ValueError, match="the student has 2, the teacher 0; the networks"):
         teacher_maps(Output(x, features=(one, two)), Output(x), "Some")
     with pytest.raises(ValueError, match="the student has 0, the teacher 1"):
         teacher_maps(Output(x), Output(x, features=(one,)), "Some")
@@ -100,3 +104,50 @@ def test_groups_are_refused_in_words():
     for kind in (torch.bool, torch.float32, torch.int32):  # a bool would index as a mask
         with pytest.raises(ValueError, match=f"groups must be int64, not {kind}; call .long"):
             check_groups(Targets(labels, groups.to(kind)), "Some")
+
+
+def test_embeddings_that_are_no_table_are_refused():
+    for shape in ((4,), (4, 3, 1)):
+        with pytest.raises(ValueError, match=r"student's embeddings must be \(batch, dimensions\)"):
+            check_batch(torch.randn(shape), torch.zeros(4, dtype=torch.int64))
+
+
+def test_the_balanced_rows_are_a_mask():
+    labels = torch.zeros(4, dtype=torch.int64)
+    mask = torch.tensor([True, False, True, True])
+    assert check_balanced(Targets(labels)) is None
+    assert check_balanced(Targets(labels, balanced=mask)) is mask
+    for wrong in (mask.long(), mask.to(torch.uint8), mask[:3]):
+        with pytest.raises(ValueError, match="4 labels but targets.balanced is"):
+            check_balanced(Targets(labels, balanced=wrong))
+
+
+def test_rows_of_maps_belong_to_the_embeddings():
+    five, one = torch.randn(5, 3), (torch.randn(1, 2, 4, 4),)
+    with pytest.raises(ValueError, match="1 rows of the student and 1 of the teacher, beside 5"):
+        teacher_maps(Output(five, features=one), Output(five, features=one), "Some")
+
+
+def test_maps_that_are_not_finite_are_said_to_be_whose():
+    labels = torch.zeros(2, dtype=torch.int64)
+    good = Output(torch.randn(2, 3), features=(torch.randn(2, 4, 2, 2),))
+    bad = good._replace(features=(good.features[0] / 0,))
+    for pair, whose in (((bad, good), "student"), ((good, bad), "teacher")):
+        with pytest.raises(ValueError, match=f"2 of 2 {whose} maps are NaN"):
+            paired_maps(*pair, Targets(labels), "last_map", "Some")
+
+
+def test_relations_need_one_batch():
+    labels = Targets(torch.zeros(4, dtype=torch.int64))
+    with pytest.raises(ValueError, match="4 embeddings of the student, 3 of the teacher"):
+        relational(Output(torch.randn(4, 3)), Output(torch.randn(3, 5)), labels, "Some")
+
+
+def test_class_rows_are_refused_in_words():
+    with pytest.raises(ValueError, match="Some needs the teacher's class rows and got none"):
+        class_rows(None, "Some")
+    for wrong in (torch.ones(3), torch.ones(0, 3), torch.ones(2, 3, dtype=torch.int64)):
+        with pytest.raises(ValueError, match="class rows as floating-point numbers of shape"):
+            class_rows(wrong, "Some")
+    with pytest.raises(ValueError, match="1 of Some's 2 class rows are zero.*row 1"):
+        class_rows(torch.tensor([[1.0, 0], [0, 0]]), "Some")

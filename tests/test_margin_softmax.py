@@ -250,3 +250,10 @@ def test_plain_is_cross_entropy_of_changed_logits():
 def test_no_block_of_less_than_a_class(chunk):
     with pytest.raises(ValueError, match="chunk must be a number of classes, 1 or more, or None"):
         margin_cross_entropy(*draw(), 64, MARGINED["arc"], chunk)
+
+
+def test_a_class_row_of_zeros_has_the_same_gradient_in_both_forms():
+    x, w, labels = draw()
+    w[int(labels[0])] = 0
+    whole, blocks = run(x, w, labels), run(x, w, labels, chunk=7)
+    assert far(blocks, whole) < 1e-12 and blocks[2].isfinite().all()

@@ -22,19 +22,18 @@ each time from the old centre and keeps one at random on a GPU: here the last, e
 plain alpha; here it is eq. (7). Blended centres are not normalised again, as in the code; only
 their direction enters the loss, but a short old centre gives way faster than alpha says. The
 code keeps private centres on each GPU (`shared=False`, the paper's runs on four); here every
-process blends the faces of all, so that there is one table. It moves centres in eval mode too,
-ours stand, and it trains ArcDistill on random rows where the teacher's file is missing, ours
-refuses. Eq. (2) is `FeatureOnly`, eq. (3) ArcFace or CosFace; eq. (5) is not known to us.
+process blends the faces of all, so that there is one table. It trains ArcDistill on random rows
+where the teacher's file is missing; ours refuses. Eq. (2) is `FeatureOnly`, eq. (3) ArcFace or
+CosFace; eq. (5) is not known to us.
 """
 
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distributed import broadcast, gather
-from ..functional import arc_margin, cos_margin, cosine_of_rows
+from ..functional import arc_margin, cos_margin, cosine_of_rows, full, unit
 from ..inputs import check_batch, class_rows, teacher_embedding
 from ..margin_softmax import check_chunk, margin_cross_entropy
 from ..outputs import Output, Targets
@@ -126,17 +125,18 @@ class AdaDistill(nn.Module):
 
         student, teacher: (B, D), the same faces in one order; labels: (B,).
         """
-        student, teacher = student.to(self.centres), F.normalize(teacher.to(self.centres))
+        student, teacher, _ = full(student, teacher, self.centres[:0])
+        teacher = unit(teacher)
         before = self.centres[labels]
         if self.repeated == "last":
             momentum = self._blend(student, teacher, labels,
                                    keep=occurrence(labels.flip(0)).flip(0) == 0)
         else:
-            turn, momentum = occurrence(labels), torch.empty_like(before[:, 0])
+            turn, momentum = occurrence(labels), torch.empty_like(teacher[:, 0])
             for k in range(int(turn.max()) + 1):
                 rows = turn == k
                 momentum[rows] = self._blend(student[rows], teacher[rows], labels[rows])
-        chord = (F.normalize(before) - F.normalize(self.centres[labels])).norm(dim=1)
+        chord = (unit(before) - unit(self.centres[labels])).norm(dim=1)
         self._last = momentum.mean(), (2 * (chord / 2).clamp(max=1).asin()).rad2deg().mean()
 
     def _blend(self, student: Tensor, teacher: Tensor, labels: Tensor,
@@ -147,7 +147,7 @@ class AdaDistill(nn.Module):
             momentum = alpha(student, teacher, FLOOR if self.clip == "code" else 0)
         else:
             momentum = alpha_prime(student, teacher, old, self.clip)
-        self.centres[labels[keep]] = blend(old, teacher, momentum)[keep]
+        self.centres[labels[keep]] = blend(old, teacher, momentum)[keep].to(self.centres)
         return momentum
 
     def forward(self, student: Output, teacher: Output | None,

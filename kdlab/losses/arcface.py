@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional import arc_margin, cosines, straight_through
-from ..inputs import check_batch
+from ..inputs import check_balanced, check_batch
 from ..margin_softmax import check_chunk, margin_cross_entropy
 from ..outputs import Output, Targets
 
@@ -86,11 +86,11 @@ class ArcFace(nn.Module):
 
     def forward(self, student: Output, teacher: Output | None,
                 targets: Targets) -> dict[str, Tensor]:
-        embedding, labels = student.embedding, targets.labels
-        self._check_size(embedding)
+        embedding, labels, balanced = student.embedding, targets.labels, check_balanced(targets)
         check_batch(embedding, labels, self.num_classes)
-        if targets.balanced is not None:
-            embedding, labels = embedding[~targets.balanced], labels[~targets.balanced]
+        self._check_size(embedding)
+        if balanced is not None:
+            embedding, labels = embedding[~balanced], labels[~balanced]
         if len(labels) == 0:  # keeps a gradient path to both, as DDP wants
             return {"softmax": embedding.float().sum() * 0 + self.weight.sum() * 0}
         return {"softmax": self.softmax(embedding, labels)}

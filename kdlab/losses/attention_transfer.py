@@ -18,9 +18,8 @@ carries its equation numbers.
 """
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..functional import full
+from ..functional import full, unit
 from ..inputs import check_layer, paired_maps, several_positions
 from ..outputs import Output, Targets
 
@@ -31,7 +30,7 @@ def attention(features: Tensor) -> Tensor:
     A map of zeros has the attention 0 everywhere.
     """
     features, = full(features)
-    return F.normalize(features.square().mean(1).flatten(1))
+    return unit(features.square().mean(1).flatten(1))
 
 
 def attention_transfer(student: Tensor, teacher: Tensor, half: bool = True) -> Tensor:

@@ -23,10 +23,9 @@ one batch.
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..functional import full
+from ..functional import full, unit
 from ..inputs import relational
 from ..outputs import Output, Targets
 
@@ -47,7 +46,7 @@ def cckd(student: Tensor, teacher: Tensor, gamma: float = 0.4, order: int = 2,
     """
     def table(x: Tensor) -> Tensor:
         x, = full(x)
-        x = x if form == "torchdistill" else F.normalize(x)
+        x = x if form == "torchdistill" else unit(x)
         with torch.autocast(x.device.type, enabled=False):
             return kernel(x @ x.T, gamma, order - (form == "tface"))
 

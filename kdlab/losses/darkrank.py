@@ -28,10 +28,9 @@ from itertools import permutations
 from math import factorial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..functional import distances, full
+from ..functional import distances, full, unit
 from ..inputs import relational
 from ..outputs import Output, Targets
 
@@ -44,7 +43,7 @@ def scores(x: Tensor, alpha: float = 3, beta: float = 3, normalize: bool = True)
     alpha: above 0.   beta: 1 or more.   normalize: rows to the unit sphere first.
     """
     x, = full(x)
-    x = F.normalize(x) if normalize else x
+    x = unit(x) if normalize else x
     return -alpha * distances(x) ** beta  # S(x) = -alpha |x - q|^beta
 
 
@@ -118,6 +117,7 @@ class DarkRank(nn.Module):
                              f"batch has {len(mine)}; take a larger batch or a shorter list")
         mine, theirs = (scores(x, self.alpha, self.beta, self.normalize) for x in (mine, theirs))
         losses = (hard if self.form == "hard" else soft)(mine, theirs, self.length)
-        if self.queries == "first_half":
-            losses = losses[:len(losses) // 2]
+        if self.queries == "first_half":  # of each process's batch
+            losses = losses.unflatten(0, (-1, len(student.embedding)))
+            losses = losses[:, :losses.shape[1] // 2]
         return {"rank": self.weight * losses.mean()}

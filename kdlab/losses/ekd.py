@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from ..distributed import gather, gather_with_gradient, processes
 from ..functional import cosines, full, straight_through
-from ..inputs import check_batch
+from ..inputs import check_balanced, check_batch
 from ..outputs import Output, Targets
 
 FPRS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # paper, section 3.1
@@ -125,7 +125,7 @@ def _label(fpr: float) -> str:
 class EKD(nn.Module):
     """EKD with its running thresholds, the buffers `student_thresholds`, `teacher_thresholds` (K,).
 
-    fprs: in (0, 1), each once.   negatives: the `hard_negatives` hardest ("hard") or as many at
+    fprs: in (0, 0.5], each once.   negatives: the `hard_negatives` hardest ("hard") or as many at
     "random", from torch's global generator; all if there are fewer.   norm: "l2" | "l1".
     form: "rank" (eq. 11) | "distance" (eq. 7).   positives: "all" pairs of one label, or those
     among the "balanced" rows.   critical_only: the mean over selected pairs that some threshold
@@ -155,8 +155,8 @@ class EKD(nn.Module):
             if value not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
         fprs = tuple(float(fpr) for fpr in fprs)
-        if not fprs or len(set(fprs)) < len(fprs) or not all(0 < fpr < 1 for fpr in fprs):
-            raise ValueError(f"fprs must be rates between 0 and 1, each once, not {fprs}")
+        if not fprs or len(set(fprs)) < len(fprs) or not all(0 < fpr <= 0.5 for fpr in fprs):
+            raise ValueError(f"fprs must be rates above 0 and up to 0.5, each once, not {fprs}")
         if not temperature > 0 or not 0 <= momentum < 1 or hard_negatives < 1:
             raise ValueError("EKD wants temperature above 0, momentum in [0, 1) and hard_negatives "
                              f"1 or more, not {temperature}, {momentum} and {hard_negatives}")
@@ -183,7 +183,7 @@ class EKD(nn.Module):
         """Move the thresholds towards those of one batch, eq. (4).   (K,) twice."""
         for running, estimate in ((self.student_thresholds, student),
                                   (self.teacher_thresholds, teacher)):
-            running.copy_(moving_average(running, estimate.to(running), self.momentum))
+            running.copy_(moving_average(*full(running, estimate), self.momentum))
         self.updates += 1
 
     @torch.no_grad()
@@ -262,16 +262,13 @@ class EKD(nn.Module):
     def _check(self, student: Output, teacher: Output | None, targets: Targets) -> None:
         if teacher is None:
             raise ValueError("EKD needs a teacher's embedding, got no teacher; pass train() one")
-        mine, theirs, balanced = student.embedding, teacher.embedding, targets.balanced
+        mine, theirs, balanced = student.embedding, teacher.embedding, check_balanced(targets)
         if len(mine) != len(theirs):
             raise ValueError(f"EKD compares the pairs of one batch: the student has {len(mine)} "
                              f"rows, the teacher {len(theirs)}; both must see the same pictures")
         if self.positives == "balanced" and balanced is None:
             raise ValueError('EKD(positives="balanced") needs targets.balanced: give Batches a '
                              'PairSampler, or take positives="all"')
-        if balanced is not None and balanced.shape != targets.labels.shape:
-            raise ValueError(f"{len(targets.labels)} labels but targets.balanced of shape "
-                             f"{tuple(balanced.shape)}")
         check_batch(mine, targets.labels)
         check_batch(theirs, targets.labels, whose="teacher")
 

@@ -23,9 +23,8 @@ through these codes, so no line here carries its equation numbers.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ..functional import full
+from ..functional import full, unit
 from ..inputs import check_layer, paired_maps, several_positions
 from ..outputs import Output, Targets
 
@@ -33,7 +32,7 @@ from ..outputs import Output, Targets
 def selectivity(features: Tensor) -> Tensor:
     """Every channel as a unit vector over positions: (B, C, H, W) -> (B, C, P). Zeros stay 0."""
     features, = full(features)
-    return F.normalize(features.flatten(2), dim=2)
+    return unit(features.flatten(2), dim=2)
 
 
 def nst(student: Tensor, teacher: Tensor) -> Tensor:

@@ -45,7 +45,12 @@ def through_teacher(lifted: Tensor, teacher: Tensor, tail: Callable[[Tensor, int
     lifted: (B, C_i, H_i, W_i), H_i(F_i^s); teacher: (B, D), its own embedding, which is T_{i+1} ...
     T_n of its own map.   tail(map, i): everything after stage i; the gradient runs through it.
     """
-    return angular(tail(lifted, stage).embedding, teacher, squared)  # eq. (6)
+    finished = tail(lifted, stage).embedding
+    if finished.shape != teacher.shape:
+        raise ValueError(f"the tail makes embeddings {tuple(finished.shape)} of stage {stage}, the "
+                         f"teacher's own are {tuple(teacher.shape)}; pass the tail of the teacher "
+                         "that teaches")
+    return angular(finished, teacher, squared)  # eq. (6)
 
 
 @contextmanager

@@ -85,11 +85,13 @@ def mine(embedding: Tensor, labels: Tensor,
     same = labels[:, None] == labels
     anchor, positive = (same & ~torch.eye(len(labels), dtype=torch.bool,
                                           device=labels.device)).nonzero(as_tuple=True)
-    to_others = squared.masked_fill(same, torch.inf)[anchor]  # (pairs, B)
-    if mining == "semi_hard":
-        beyond = to_others - squared[anchor, positive][:, None]
-        to_others = to_others.masked_fill((beyond <= 0) | (beyond >= WINDOW), torch.inf)
-    nearest, negative = to_others.min(1)
+    to_others = squared.masked_fill(same, torch.inf)  # (B, B)
+    if mining == "hardest":
+        nearest, negative = (x[anchor] for x in to_others.min(1))
+    else:
+        beyond = to_others[anchor] - squared[anchor, positive][:, None]  # (pairs, B)
+        outside = (beyond <= 0) | (beyond >= WINDOW)
+        nearest, negative = to_others[anchor].masked_fill(outside, torch.inf).min(1)
     found = nearest.isfinite()
     return anchor[found], positive[found], negative[found]
 

@@ -346,3 +346,16 @@ def test_the_margin_left_out_is_the_papers(kind, margin):
     x, centres, labels = torch.randn(3, 4), torch.randn(5, 4), torch.tensor([0, 4, 2])
     assert torch.equal(adadistill(x, centres, labels, kind),
                        adadistill(x, centres, labels, kind, margin=margin))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("repeated", ["last", "sequential"])
+def test_it_may_be_moved_to_another_precision(dtype, repeated):
+    torch.manual_seed(0)
+    exact = AdaDistill(8, 3, repeated=repeated)
+    other = copy.deepcopy(exact).to(dtype)
+    x, goal, labels = torch.randn(6, 8), torch.randn(6, 8), torch.tensor([0, 1, 2, 0, 1, 1])
+    for loss, student in ((exact, x), (other, x.to(dtype))):
+        value = loss(Output(student), Output(goal), Targets(labels))["softmax"]
+        assert value.isfinite()
+    torch.testing.assert_close(other.centres.float(), exact.centres, rtol=2e-2, atol=2e-2)

@@ -221,7 +221,7 @@ def test_wrong_input_is_refused_in_words(batch):
         ((logits, labels, groups + 1), "group 3 in row 2 of the batch; groups are 0 to 2"),
         ((logits, labels, groups - 1), "group -1 in row 0"),
         ((logits * torch.inf, labels, groups), "8 of 8 student logit"),
-        ((logits, labels[:3], groups), "8 embeddings but labels"),
+        ((logits, labels[:3], groups), "8 student logits but labels"),
     ):
         with pytest.raises(ValueError, match=message):
             term(loss, *arguments)

@@ -76,9 +76,9 @@ def test_wrong_input_is_refused_in_words():
         ((None, labels), "CrossEntropy needs the student's logits and it has none"),
         ((logits, labels + 1), "label 2 in row 1.*2 classes"),
         ((logits, labels - 1), "label -1 in row 0"),
-        ((logits, labels[:2]), r"3 embeddings but labels of shape \(2,\)"),
+        ((logits, labels[:2]), r"3 student logits but labels of shape \(2,\)"),
         ((logits, labels.int()), "labels must be int64"),
-        ((torch.full((3, 2), torch.nan), labels), "3 of 3 student logit"),
+        ((torch.full((3, 2), torch.nan), labels), "3 of 3 student logits"),
     ):
         with pytest.raises(ValueError, match=message):
             call(*arguments)

@@ -145,7 +145,7 @@ def test_what_it_needs_follows_the_layer():
 
 def test_wrong_input_is_refused_in_words(pair):
     student, teacher = pair
-    nan = student._replace(embedding=student.embedding * torch.nan)
+    nan = student._replace(features=tuple(x * torch.nan for x in student.features))
     small = teacher._replace(features=(teacher.features[0], teacher.features[1][:, :, :1]))
     for loss, arguments, message in (
         (FitNet(), (student, None, LABELS), "FitNet needs a teacher's feature maps"),
@@ -157,8 +157,8 @@ def test_wrong_input_is_refused_in_words(pair):
          r"built for \(3, 4\) channels.*got maps of \(4, 4\)"),
         (FitNet(layer="embedding"), (student, draw(1, embedding=6), LABELS), r"\(3, 6\)"),
         (FitNet(layer="embedding"), (student, None, LABELS), "needs a teacher's embedding"),
-        (FitNet(), (nan, teacher, LABELS), "3 of 3 student embeddings"),
-        (FitNet(), (student, teacher, Targets(torch.arange(4))), "3 embeddings but labels"),
+        (FitNet(), (nan, teacher, LABELS), "3 of 3 student maps"),
+        (FitNet(), (student, teacher, Targets(torch.arange(4))), "3 student maps but labels"),
     ):
         with pytest.raises(ValueError, match=message):
             loss(*arguments)

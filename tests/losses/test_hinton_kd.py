@@ -197,7 +197,7 @@ def test_wrong_input_is_refused_in_words():
             HintonKD()(*arguments, TARGETS)
     with pytest.raises(ValueError, match="got no teacher"):
         HintonKD(teacher_logits=lambda x: x)(student, None, TARGETS)
-    with pytest.raises(ValueError, match=r"6 embeddings but labels of shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"6 .* embeddings but labels of shape \(4,\)"):
         HintonKD()(student, teacher, Targets(torch.arange(4)))
     broken = student.logits.clone()
     broken[2, 1], broken[4, 0] = torch.inf, torch.nan

@@ -258,7 +258,7 @@ def test_wrong_input_is_refused_in_words():
         RKD()(four, None, labels(4))
     with pytest.raises(ValueError, match="4 embeddings of the student, 5 of the teacher"):
         RKD()(four, five, labels(4))
-    with pytest.raises(ValueError, match="4 embeddings but labels of shape"):
+    with pytest.raises(ValueError, match="4 .* embeddings but labels of shape"):
         RKD()(four, four, labels(5))
     broken = Output(draw(4, 3).log())
     with pytest.raises(ValueError, match="of 4 student embeddings are NaN"):
