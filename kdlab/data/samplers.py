@@ -133,7 +133,8 @@ def integers(name: str, values, number: int | None = None) -> np.ndarray:
         raise ValueError(f"{name} must be integers, not {values.dtype}")
     if len(values) == 0:
         raise ValueError(f"{name} are empty; there is nothing to draw from")
+    values = values.to(torch.int64)  # torch compares no unsigned numbers but bytes
     if (values < 0).any():
         row = int((values < 0).nonzero()[0])
         raise ValueError(f"{name} must be 0 or more; row {row} has {int(values[row])}")
-    return values.to(torch.int64).numpy()
+    return values.numpy()

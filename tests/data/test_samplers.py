@@ -150,3 +150,10 @@ def test_groups_that_cannot_be_balanced_are_said_in_words(arguments, said):
     with pytest.raises(ValueError, match=said):
         GroupBalancedSampler(**{"labels": [0, 1, 0, 1], "groups": [0, 0, 1, 1], "batch_size": 4}
                              | arguments)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.int32])
+def test_labels_may_be_unsigned(dtype):
+    sampler = PairSampler(np.repeat(np.arange(4), 4).astype(dtype), 4, 2, 2)
+    index, balanced = next(iter(sampler.epoch(0)))
+    assert len(index) == 8 and balanced.sum() == 4
