@@ -102,16 +102,19 @@ def named_terms(losses: nn.ModuleDict, student: Output, teacher: Output | None,
                 targets: Targets) -> dict[str, Tensor]:
     """Every term of every loss as name/term, scalars with a graph.
 
-    Losses refuse an embedding that is not finite; the one term is then its sum, student/embedding,
-    so that a diverged network ends like any other loss that is not finite.
+    Losses refuse numbers of the student that are not finite; the one term is then their sum, such
+    as student/embedding, so that a diverged network ends like any other loss that is not finite.
     """
     try:
         return {f"{name}/{term}": value for name, loss in losses.items()
                 for term, value in loss(student, teacher, targets).items()}
     except ValueError:
-        if student.embedding.isfinite().all():
-            raise
-        return {"student/embedding": student.embedding.sum()}
+        seen = {"embedding": student.embedding, "logits": student.logits}
+        seen |= {f"stage{k}": features for k, features in enumerate(student.features, 1)}
+        for name, values in seen.items():
+            if values is not None and not values.isfinite().all():
+                return {f"student/{name}": values.sum()}
+        raise
 
 
 def lr_factor(config: TrainConfig, step: int, steps: int) -> float:

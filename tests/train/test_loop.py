@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from kdlab.data.batches import Batch, Batches
 from kdlab.outputs import Output, Targets
 from kdlab.train import History, TrainConfig, train
-from kdlab.train.loop import lr_factor, make_optimizer
+from kdlab.train.loop import lr_factor, make_optimizer, named_terms
 
 
 @pytest.fixture(autouse=True)
@@ -420,6 +420,19 @@ def test_an_embedding_that_a_loss_refuses_ends_the_run_the_same_way(tmp_path):
     with pytest.raises(FloatingPointError, match="step 1 .*student/embedding = inf"):
         train(config(out=tmp_path), student, {"s": Strict()}, batches())
     assert (tmp_path / "nonfinite.safetensors").exists()
+
+
+def test_logits_or_maps_that_a_loss_refuses_end_it_too():
+    x = torch.ones(4, 3)
+    for name, output in (("logits", Output(x, x * torch.inf)), ("stage1", Output(x, x, (x / 0,)))):
+        class Refuses(torch.nn.Module):
+            def forward(self, student, teacher, targets):
+                raise ValueError("not finite")
+
+        terms = named_terms(torch.nn.ModuleDict({"r": Refuses()}), output, None, None)
+        assert [*terms] == [f"student/{name}"] and not terms[f"student/{name}"].isfinite()
+    with pytest.raises(ValueError, match="not finite"):
+        named_terms(torch.nn.ModuleDict({"r": Refuses()}), Output(x, x, (x,)), None, None)
 
 
 def test_an_error_inside_a_loss_is_not_disguised():
