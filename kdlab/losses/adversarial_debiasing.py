@@ -33,6 +33,10 @@ anneals: TrainConfig(schedules={"kd.weight": [4, 1]}); T and lambda: the supplem
     AD+HKD            AD's two and "kd": HintonKD(T)
     AD+FitNet         AD's two, "kd": HintonKD(T) and "hint": FitNet(), one stage
     MFD               {"ce": CrossEntropy(), "mfd": MFD(lambda)}                   SS batches
+
+Of ResNet-18 and ShuffleNet these take the last map. Of cifar_cnn the release takes the last map for
+AT, the embedding for the hint and MFD: FitNet(layer="embedding", half=True) and
+MFD(lambda, layer="embedding").
 """
 
 import torch
