@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 
+import kdlab
 from kdlab import teachers
+from kdlab.data.faces import FaceSet
 from kdlab.data.orl import load_orl
 from kdlab.evaluate.verification import eer
 from kdlab.models import MODELS
 from kdlab.outputs import Output
 from kdlab.teachers import TEACHERS, load_teacher, save_teacher
+from kdlab.world import FaceWorld
 
 CONTRACT = {"network": "ir_student", "arguments": {"embedding_size": 16}, "crop": "arcface",
             "size": 48, "channels": "RGB", "mean": [127.5] * 3, "divide": 127.5,
@@ -88,6 +92,26 @@ def test_dlib_output(dlib):
 def test_wrong_pictures_are_refused(dlib, images, says):
     with pytest.raises(ValueError, match=says):
         dlib(images)
+
+
+@pytest.mark.skipif(not (TEACHERS / "ir_teacher.safetensors").exists(),
+                    reason="the rendered-face teacher is not built: kdlab study teacher")
+def test_the_rendered_teacher_knows_its_people():
+    """Row k is identity k of its world; the card and the study are about this file."""
+    teacher = load_teacher("ir_teacher")
+    known = teacher.contract["trained_on"]
+    assert teacher.contract["network"] == "ir_teacher" and teacher.contract["licence"] == "MIT"
+    assert teacher.centres.shape == (known["identities"], teacher.embedding_size)
+    assert known["identities"] >= 1000 and not teacher.contract["centred"]
+    assert (TEACHERS / "ir_teacher.safetensors").stat().st_size < 10e6
+    assert kdlab.stored("teacher").summary["teacher"]["hash"] == teacher.hash
+    assert teacher.hash in (TEACHERS / "ir_teacher.md").read_text()
+    who = [0, 1, 500, 999]
+    pictures = FaceWorld(seed=known["seed"]).render([(i, j) for i in who for j in range(4)])
+    faces = FaceSet({"arcface": pictures["arcface"].numpy()}, np.repeat(who, 4), "sixteen")
+    x = teacher(faces.pixels("arcface", 48)).embedding
+    nearest = (F.normalize(x) @ F.normalize(teacher.centres).T).argmax(1).numpy()
+    assert (nearest == faces.labels).mean() > 0.7  # of a thousand; all were trained on
 
 
 # Any teacher
