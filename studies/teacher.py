@@ -24,8 +24,8 @@ from kdlab.data.batches import Batches
 from kdlab.data.embeddings import embed_set
 from kdlab.data.orl import load_orl
 from kdlab.evaluate.identification import judge
-from kdlab.evaluate.intervals import people_counts
-from kdlab.evaluate.pairs import most_allowed, unit_rows
+from kdlab.evaluate.intervals import eer_of_draws, paired_difference, people_counts
+from kdlab.evaluate.pairs import unit_rows
 from kdlab.evaluate.verification import embed
 from kdlab.losses import LOSSES
 from kdlab.models import MODELS
@@ -42,7 +42,7 @@ COMPARED, RATE, LEAST = "profile", 1e-3, 0.10  # worth learning from: 10 points 
 ORDER = (("frontal", "age"), ("frontal", "pose"), ("age", "profile"), ("age", "masked"),
          ("pose", "profile"), ("pose", "masked"))  # easier, harder: by equal error rate
 KEEP = 300_000  # bytes of embeddings, the most that a file of the repository should add
-SAMPLES = 1000  # draws of people, as paired_difference's
+SAMPLES = 1000  # draws of people
 LEVELS = (0.025, 0.975)  # of the 95 % intervals
 
 
@@ -181,8 +181,12 @@ def answers(network: nn.Module, name: str, cell: dict) -> tuple[np.ndarray, dict
     else:
         found = protocol(name, cell["world"]["seed"], CROPS, cell["people"])
         faces, arrays = found.faces, found.arrays()
-    # Judged as stored, so that whoever reads the file finds the same numbers.
-    return embed_set(network, faces).array.sum(1).astype(np.float16), arrays
+    return as_stored(embed_set(network, faces)), arrays
+
+
+def as_stored(both) -> np.ndarray:
+    """Picture plus mirror, (N, D) float16: whoever reads a file finds the same numbers."""
+    return both.array.sum(1).astype(np.float16)
 
 
 def mean_cosine(embedding: np.ndarray) -> float:
@@ -200,12 +204,9 @@ def in_order(cell: dict, folder: Path, world: FaceWorld) -> dict:
         embedding, who = answers(network, name, cell)
         # Other people in each protocol, so other draws.
         counts = drawn(who["labels"], np.random.default_rng(k))
-        draws[name] = eer_of_draws(meetings(embedding, who["labels"], who["a"], who["b"]), counts)
+        draws[name] = eer_of_draws(embedding, who["labels"], counts, who["a"], who["b"])
     return {"order": [{"easier": easier, "harder": harder, **summed(draws[harder] - draws[easier])}
                       for easier, harder in pairs]}
-
-
-# The bootstrap over people: as kdlab.evaluate.intervals, for two sides as well as for one.
 
 
 def drawn(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
@@ -220,73 +221,20 @@ def summed(draws: np.ndarray) -> dict[str, float]:
     return {"estimate": float(draws[0]), "low": float(low), "high": float(high)}
 
 
-def meetings(embedding: np.ndarray, labels: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple:
-    """Pairs as `cross_scores` has them, highest cosine first.
-
-    -> genuine (G,), its person (G,); impostor (I,), its two persons (I,), (I,).
-    """
-    x, person = unit_rows(embedding), np.unique(labels, return_inverse=True)[1]
-    on_both = np.isin(np.arange(len(x)), np.intersect1d(a, b))
-    i, j = (side.ravel() for side in np.meshgrid(a, b, indexing="ij"))
-    once = (i < j) | ~(on_both[i] & on_both[j])
-    score = (x[a] @ x[b].T).ravel()[once]
-    highest = np.argsort(-score, kind="stable")
-    score, p, q = score[highest], person[i[once][highest]], person[j[once][highest]]
-    same = p == q
-    return score[same], p[same], score[~same], p[~same], q[~same]
-
-
-def tpr_of_draws(met: tuple, counts: np.ndarray, fpr: float = RATE) -> np.ndarray:
-    """TPR at FPR (rule "below") of each draw: (len(counts),)."""
-    genuine, owner, impostor, p, q = met
-    tpr = np.empty(len(counts))
-    for draw, w in enumerate(counts):
-        weight = np.cumsum(w[p] * w[q])
-        allowed = most_allowed(fpr, int(weight[-1]))
-        refused = impostor[np.searchsorted(weight, allowed, "right")]  # the highest not allowed
-        tpr[draw] = w[owner[genuine > refused]].sum() / w[owner].sum()
-    return tpr
-
-
-def eer_of_draws(met: tuple, counts: np.ndarray) -> np.ndarray:
-    """Equal error rate of each draw, where the stair of the ROC crosses: (len(counts),)."""
-    genuine, owner, impostor, p, q = met
-    above = np.searchsorted(-impostor, -genuine, "right")  # impostors at or above a genuine score
-    rates = np.empty(len(counts))
-    for draw, w in enumerate(counts):
-        weight = np.concatenate([[0], np.cumsum(w[p] * w[q])])
-        accepted = np.cumsum(w[owner])
-        fpr, fnr = weight[above] / weight[-1], 1 - accepted / accepted[-1]
-        k = int(np.argmax(fpr >= fnr))
-        rates[draw] = min(fpr[k], fnr[k - 1] if k else 1.0)
-    return rates
-
-
 def lead(cell: dict, folder: Path, world: FaceWorld) -> dict:
     """TPR of the teacher minus TPR of the students, over people and the students' seeds.
 
     On more people than the table's, because their spread is what hides a lead.
     """
     tested = protocol(COMPARED, cell["world"]["seed"], ("arcface",), cell["people"])
-    embeddings = [embed_set(as_trained(name, shipped, known), tested.faces).array.sum(1)
+    embeddings = [as_stored(embed_set(as_trained(name, shipped, known), tested.faces))
                   for shipped, who in ((True, "teacher"), (False, "students"))
                   for name, known in cell[who].items()]
+    teacher, *students = embeddings
+    found = paired_difference([teacher] * len(students), students, tested.faces.labels, RATE,
+                              SAMPLES, a=tested.a, b=tested.b)
     return {"protocol": COMPARED, "people": cell["people"], "fpr": RATE, "threshold": LEAST,
-            **ahead(*embeddings, faces=tested.faces.labels, a=tested.a, b=tested.b)}
-
-
-def ahead(teacher: np.ndarray, *students: np.ndarray, faces: np.ndarray, a: np.ndarray,
-          b: np.ndarray) -> dict:
-    """The lead from embeddings (N, D) of one set, whose labels are `faces` (N,)."""
-    tpr = []
-    for x in (teacher, *students):
-        # The same draws for all: who is hard for every network cancels.
-        random = np.random.default_rng(0)
-        tpr.append(tpr_of_draws(meetings(x, faces, a, b), drawn(faces, random)))
-    gain = np.stack([tpr[0] - student for student in tpr[1:]], 1)  # (1 + SAMPLES, seeds)
-    seeds = random.integers(len(students), size=(SAMPLES, len(students)))
-    draws = np.concatenate([gain[:1].mean(1), np.take_along_axis(gain[1:], seeds, 1).mean(1)])
-    return {**summed(draws), "per_seed": gain[0].tolist()}
+            **found._asdict()}
 
 
 def summarise(results: list[dict], folder: Path) -> dict:

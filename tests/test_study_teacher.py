@@ -13,9 +13,7 @@ import kdlab
 from kdlab import study
 from kdlab.data.faces import FaceSet
 from kdlab.data.orl import load_orl
-from kdlab.evaluate import eer, judge, paired_difference
-from kdlab.evaluate.intervals import people_counts, tpr_of_draws
-from kdlab.evaluate.pairs import cross_scores
+from kdlab.evaluate import judge
 from kdlab.models import MODELS
 from kdlab.teachers import load_teacher, save_teacher
 
@@ -192,62 +190,3 @@ def test_the_card_and_the_table(home, summary):
     readme.write_text("no block")
     with pytest.raises(SystemExit, match="no block"):
         script.main()
-
-
-# The bootstrap
-
-
-@pytest.fixture
-def some():
-    rng = np.random.default_rng(0)
-    labels = np.repeat(np.arange(12), 5)
-    people = rng.normal(size=(12, 8))
-    return people[labels] + 1.2 * rng.normal(size=(60, 8)), labels
-
-
-def test_meetings_are_the_pairs_of_cross_scores(module, some):
-    x, labels = some
-    for a, b in ((np.arange(60), np.arange(60)), (np.arange(0, 60, 2), np.arange(1, 60, 2))):
-        genuine, owner, impostor, p, q = module.meetings(x, labels, a, b)
-        expected = cross_scores(x, labels, a, b)
-        np.testing.assert_allclose(genuine, np.sort(expected[0])[::-1], atol=1e-12)
-        np.testing.assert_allclose(impostor, np.sort(expected[1])[::-1], atol=1e-12)
-        assert (p != q).all() and len(owner) == len(genuine)
-        assert module.eer_of_draws((genuine, owner, impostor, p, q), np.ones((1, 12), int)) == \
-            pytest.approx(eer(*expected), abs=1 / len(genuine))
-
-
-def test_on_one_side_it_is_the_library_s_bootstrap(module, some):
-    x, labels = some
-    counts = people_counts(labels, 50, np.random.default_rng(3))
-    met = module.meetings(x, labels, np.arange(60), np.arange(60))
-    np.testing.assert_array_equal(module.tpr_of_draws(met, counts, 0.02),
-                                  tpr_of_draws(x, labels, 0.02, counts))
-
-
-def test_a_person_drawn_twice_counts_twice(module, some):
-    """Two sides: a draw equals copying the people, copies of one being no impostors."""
-    x, labels = some
-    a, b = np.arange(0, 60, 2), np.arange(1, 60, 2)
-    w = np.array([2, 0, 1, 1, 3, 0, 1, 1, 0, 1, 1, 1])
-    score = (x[a] @ x[b].T) / np.outer(*(np.linalg.norm(x[s], axis=1) for s in (a, b)))
-    p, q = labels[a][:, None], labels[b][None]
-    times = np.where(p == q, w[p], w[p] * w[q]).ravel()
-    copied, same = np.repeat(score.ravel(), times), np.repeat((p == q).ravel(), times)
-    impostor = np.sort(copied[~same])[::-1]
-    threshold = impostor[int(0.02 * len(impostor))]
-    met = module.meetings(x, labels, a, b)
-    assert module.tpr_of_draws(met, w[None], 0.02)[0] == pytest.approx(
-        (copied[same] > threshold).mean())
-    assert module.eer_of_draws(met, w[None])[0] == pytest.approx(
-        eer(copied[same], copied[~same]), abs=1 / same.sum())
-
-
-def test_the_lead_is_the_paired_difference(module, some):
-    """With one side, the study's interval is the library's, draw for draw."""
-    x, labels = some
-    rng, rows = np.random.default_rng(1), np.arange(60)
-    students = [x + rng.normal(size=x.shape) for _ in range(3)]
-    found = module.ahead(x, *students, faces=labels, a=rows, b=rows)
-    expected = paired_difference([x] * 3, students, labels, module.RATE)
-    assert (found["estimate"], found["low"], found["high"]) == pytest.approx(expected[:3])

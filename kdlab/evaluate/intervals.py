@@ -37,13 +37,15 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
 
 def paired_difference(scores_a: Sequence[np.ndarray], scores_b: Sequence[np.ndarray],
                       labels: np.ndarray, fpr: float, samples: int = 1000, seed: int = 0,
-                      level: float = 0.95) -> Difference:
+                      level: float = 0.95, a: np.ndarray | None = None,
+                      b: np.ndarray | None = None) -> Difference:
     """TPR at FPR (rule "below") of method a minus method b, both on the same pictures.
 
     scores_a, scores_b: one (N, D) embedding array per training seed, paired by position.
-    labels: (N,). Each of `samples` draws takes people and seeds with replacement, the same for
-    both methods, so what makes a person or a seed hard cancels. Percentile interval. With one seed
-    it says how sure the difference is for that seed's two networks, over people, and no more.
+    labels: (N,).   a, b: rows of the two sides that meet; None: all meet all.
+    Each of `samples` draws takes people and seeds with replacement, the same for both methods, so
+    what makes a person or a seed hard cancels. Percentile interval. With one seed it says how sure
+    the difference is for that seed's two networks, over people, and no more.
     """
     if len(scores_a) != len(scores_b) or not len(scores_a):
         raise ValueError(f"a and b need the same seeds, at least one, not {len(scores_a)} and "
@@ -54,8 +56,10 @@ def paired_difference(scores_a: Sequence[np.ndarray], scores_b: Sequence[np.ndar
     counts = people_counts(labels, samples, random)  # (samples, P)
     everyone = np.ones((1, counts.shape[1]), np.int64)
     counts = np.concatenate([everyone, counts])
-    gain = np.stack([tpr_of_draws(a, labels, fpr, counts) - tpr_of_draws(b, labels, fpr, counts)
-                     for a, b in zip(scores_a, scores_b, strict=True)], 1)  # (1 + samples, seeds)
+    each = {id(x): x for x in (*scores_a, *scores_b)}  # one network may stand against several
+    tpr = {key: tpr_of_draws(x, labels, fpr, counts, a, b) for key, x in each.items()}
+    gain = np.stack([tpr[id(x)] - tpr[id(y)]
+                     for x, y in zip(scores_a, scores_b, strict=True)], 1)  # (1 + samples, seeds)
     seeds = random.integers(len(scores_a), size=(samples, len(scores_a)))
     drawn = np.take_along_axis(gain[1:], seeds, 1).mean(1)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
@@ -79,34 +83,69 @@ def people_counts(labels: np.ndarray, samples: int, random: np.random.Generator)
     return counts
 
 
-def tpr_of_draws(embeddings: np.ndarray, labels: np.ndarray, fpr: float,
-                 counts: np.ndarray) -> np.ndarray:
+def tpr_of_draws(embeddings: np.ndarray, labels: np.ndarray, fpr: float, counts: np.ndarray,
+                 a: np.ndarray | None = None, b: np.ndarray | None = None) -> np.ndarray:
     """TPR at FPR (rule "below") for each draw of people: (samples,).
 
     embeddings: (N, D); counts: (samples, P), how often each person is drawn (`people_counts`), in
-    the order of np.unique. All pairs are held: 5,000 pictures take about 1 GB.
+    the order of np.unique.   a, b: rows of the two sides that meet, as in `cross_scores`; None: all
+    meet all. All pairs are held: 5,000 pictures take about 1 GB.
+    """
+    genuine, owner, impostor, p, q = _meetings(embeddings, labels, a, b)
+    P = counts.shape[1]
+    pairs = np.bincount(owner, minlength=P)  # genuine pairs of each person
+    between = np.bincount(p * P + q, minlength=P * P).reshape(P, P)  # impostor pairs of each two
+    tpr = np.empty(len(counts))
+    for draw, w in enumerate(counts):
+        allowed = most_allowed(fpr, int(w @ between @ w))
+        m = 4 * (int(fpr * len(impostor)) + 16)  # the highest scores nearly always suffice
+        while (weight := np.cumsum(w[p[:m]] * w[q[:m]]))[-1] <= allowed:
+            m *= 4
+        refused = impostor[np.searchsorted(weight, allowed, "right")]  # the highest not allowed
+        hits = np.bincount(owner[genuine > refused], minlength=P)
+        tpr[draw] = (hits @ w) / (pairs @ w)
+    return tpr
+
+
+def eer_of_draws(embeddings: np.ndarray, labels: np.ndarray, counts: np.ndarray,
+                 a: np.ndarray | None = None, b: np.ndarray | None = None) -> np.ndarray:
+    """Equal error rate of each draw of people, where the stair of the ROC crosses: (samples,).
+
+    Arguments as `tpr_of_draws` has them.
+    """
+    genuine, owner, impostor, p, q = _meetings(embeddings, labels, a, b)
+    above = np.searchsorted(-impostor, -genuine, "right")  # impostors at or above a genuine score
+    rates = np.empty(len(counts))
+    for draw, w in enumerate(counts):
+        weight = np.concatenate([[0], np.cumsum(w[p] * w[q])])
+        accepted = np.cumsum(w[owner])
+        fpr, fnr = weight[above] / weight[-1], 1 - accepted / accepted[-1]
+        k = int(np.argmax(fpr >= fnr))
+        rates[draw] = min(fpr[k], fnr[k - 1] if k else 1.0)
+    return rates
+
+
+def _meetings(embeddings: np.ndarray, labels: np.ndarray, a: np.ndarray | None,
+              b: np.ndarray | None) -> tuple[np.ndarray, ...]:
+    """Pairs as `cross_scores` has them, highest cosine first.
+
+    Returns genuine scores (G,), whose they are (G,); impostor scores (I,), their two persons (I,),
+    (I,). Persons are numbered in the order of np.unique.
     """
     x = unit_rows(embeddings)
     if np.shape(labels) != (len(x),):
         raise ValueError(f"{len(x)} embeddings need labels of shape ({len(x)},), "
                          f"not {np.shape(labels)}")
-    _, person, pictures = np.unique(labels, return_inverse=True, return_counts=True)
-    i, j = np.triu_indices(len(x), 1)
-    score, p, q = (x @ x.T)[i, j], person[i], person[j]
+    person = np.unique(labels, return_inverse=True)[1]
+    if a is None and b is None:
+        i, j = np.triu_indices(len(x), 1)
+        score = (x @ x.T)[i, j]
+    else:
+        on_both = np.isin(np.arange(len(x)), np.intersect1d(a, b))
+        i, j = (side.ravel() for side in np.meshgrid(a, b, indexing="ij"))
+        once = (i < j) | ~(on_both[i] & on_both[j])
+        i, j, score = i[once], j[once], (x[a] @ x[b].T).ravel()[once]
+    highest = np.argsort(-score, kind="stable")
+    score, p, q = score[highest], person[i[highest]], person[j[highest]]
     same = p == q
-    genuine, owner = score[same], p[same]
-    order = np.argsort(-score[~same])
-    impostor, p, q = score[~same][order], p[~same][order], q[~same][order]
-    pairs = np.bincount(owner, minlength=len(pictures))  # genuine pairs of each person
-    tpr = np.empty(len(counts))
-    for draw, w in enumerate(counts):
-        drawn = w * pictures
-        total = (drawn.sum() ** 2 - np.square(drawn).sum()) // 2  # weight of all impostor pairs
-        allowed = most_allowed(fpr, int(total))
-        m = 4 * (int(fpr * len(impostor)) + 16)  # the highest scores nearly always suffice
-        while (weight := np.cumsum(w[p[:m]] * w[q[:m]]))[-1] <= allowed:
-            m *= 4
-        refused = impostor[np.searchsorted(weight, allowed, "right")]  # the highest not allowed
-        hits = np.bincount(owner[genuine > refused], minlength=len(pictures))
-        tpr[draw] = (hits @ w) / (pairs @ w)
-    return tpr
+    return score[same], p[same], score[~same], p[~same], q[~same]

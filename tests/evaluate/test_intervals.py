@@ -6,11 +6,13 @@ from scipy.stats import binom, binomtest
 
 from kdlab.evaluate.intervals import (
     clopper_pearson,
+    eer_of_draws,
     paired_difference,
     people_counts,
     tpr_of_draws,
 )
-from kdlab.evaluate.verification import pair_scores, tpr_at_fpr
+from kdlab.evaluate.pairs import cross_scores
+from kdlab.evaluate.verification import eer, pair_scores, tpr_at_fpr
 
 
 @pytest.mark.parametrize("n", [1, 7, 100, 1800])
@@ -152,3 +154,57 @@ def test_refusals():
         paired_difference([x], [np.where(np.arange(40)[:, None] == 3, np.nan, x)], labels, 0.1)
     with pytest.raises(ValueError, match="labels of shape"):
         paired_difference([x], [x[:-1]], labels, 0.1)
+
+
+# Two sides
+
+
+@pytest.fixture
+def some():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(12), 5)
+    people = rng.normal(size=(12, 8))
+    return people[labels] + 1.2 * rng.normal(size=(60, 8)), labels
+
+
+def test_everybody_once_is_the_plain_rate(some):
+    x, labels = some
+    once = np.ones((1, 12), int)
+    for a, b in ((None, None), (np.arange(60), np.arange(60)),
+                 (np.arange(0, 60, 2), np.arange(1, 60, 2)), (np.arange(40), np.arange(20, 60))):
+        every = np.arange(60)
+        genuine, impostor = cross_scores(x, labels, every if a is None else a,
+                                         every if b is None else b)
+        assert tpr_of_draws(x, labels, 0.02, once, a, b)[0] == pytest.approx(
+            tpr_at_fpr(genuine, impostor, 0.02).tpr)
+        assert eer_of_draws(x, labels, once, a, b)[0] == pytest.approx(
+            eer(genuine, impostor), abs=1 / len(genuine))
+
+
+def test_a_person_drawn_twice_counts_twice_on_two_sides(some):
+    """A draw equals copying the people, copies of one being no impostors."""
+    x, labels = some
+    a, b = np.arange(0, 60, 2), np.arange(1, 60, 2)
+    w = np.array([2, 0, 1, 1, 3, 0, 1, 1, 0, 1, 1, 1])
+    score = (x[a] @ x[b].T) / np.outer(*(np.linalg.norm(x[s], axis=1) for s in (a, b)))
+    p, q = labels[a][:, None], labels[b][None]
+    times = np.where(p == q, w[p], w[p] * w[q]).ravel()
+    copied, same = np.repeat(score.ravel(), times), np.repeat((p == q).ravel(), times)
+    impostor = np.sort(copied[~same])[::-1]
+    threshold = impostor[int(0.02 * len(impostor))]
+    assert tpr_of_draws(x, labels, 0.02, w[None], a, b)[0] == pytest.approx(
+        (copied[same] > threshold).mean())
+    assert eer_of_draws(x, labels, w[None], a, b)[0] == pytest.approx(
+        eer(copied[same], copied[~same]), abs=1 / same.sum())
+
+
+def test_a_difference_of_two_sides(some):
+    x, labels = some
+    a, b = np.arange(0, 60, 2), np.arange(1, 60, 2)
+    other = [x + np.random.default_rng(k).normal(size=x.shape) for k in range(3)]
+    found = paired_difference([x] * 3, other, labels, 0.02, samples=50, a=a, b=b)
+    once = np.ones((1, 12), int)
+    plain = [tpr_of_draws(x, labels, 0.02, once, a, b) - tpr_of_draws(y, labels, 0.02, once, a, b)
+             for y in other]
+    assert found.per_seed == pytest.approx(np.ravel(plain))
+    assert found.low <= found.estimate <= found.high
