@@ -58,9 +58,24 @@ def paired_difference(scores_a: Sequence[np.ndarray], scores_b: Sequence[np.ndar
     counts = np.concatenate([everyone, counts])
     each = {id(x): x for x in (*scores_a, *scores_b)}  # one network may stand against several
     tpr = {key: tpr_of_draws(x, labels, fpr, counts, a, b) for key, x in each.items()}
-    gain = np.stack([tpr[id(x)] - tpr[id(y)]
-                     for x, y in zip(scores_a, scores_b, strict=True)], 1)  # (1 + samples, seeds)
-    seeds = random.integers(len(scores_a), size=(samples, len(scores_a)))
+    sides = [np.stack([tpr[id(x)] for x in side]) for side in (scores_a, scores_b)]
+    return difference_of_draws(*sides, random, level)
+
+
+def difference_of_draws(a: np.ndarray, b: np.ndarray, random: np.random.Generator,
+                        level: float = 0.95) -> Difference:
+    """The difference of two sides whose draws of people are known, over these and the seeds.
+
+    a, b: (S, 1 + samples), a row for each seed: TPR of everybody, then of each draw of people, the
+    same draws for both. Seeds are drawn here, the same for both. ValueError for other shapes.
+    """
+    a, b = (np.asarray(side, np.float64) for side in (a, b))
+    if a.shape != b.shape or a.ndim != 2 or a.shape[0] < 1 or a.shape[1] < 2:
+        raise ValueError(f"both sides need (S, 1 + samples) draws of the same people and seeds, "
+                         f"not {a.shape} and {b.shape}")
+    gain = (a - b).T  # (1 + samples, S)
+    samples, S = gain[1:].shape
+    seeds = random.integers(S, size=(samples, S))
     drawn = np.take_along_axis(gain[1:], seeds, 1).mean(1)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Difference(float(gain[0].mean()), float(low), float(high), tuple(gain[0].tolist()))

@@ -6,6 +6,7 @@ from scipy.stats import binom, binomtest
 
 from kdlab.evaluate.intervals import (
     clopper_pearson,
+    difference_of_draws,
     eer_of_draws,
     paired_difference,
     people_counts,
@@ -111,6 +112,31 @@ def test_difference_estimate_and_seeds():
     assert got == paired_difference(a, b, labels, 0.01, samples=300)
     swapped = paired_difference(b, a, labels, 0.01, samples=300)
     np.testing.assert_allclose((swapped.low, swapped.high), (-got.high, -got.low), atol=1e-12)
+
+
+def test_difference_of_draws_by_hand():
+    """One seed: nothing but people is drawn. Estimate 0.75 - 0.5; draws 0, 0.1, ..., 1."""
+    gain = np.linspace(0, 1, 11)
+    a = np.concatenate([[0.75], 0.5 + gain])[None]
+    b = np.concatenate([[0.5], np.full(11, 0.5)])[None]
+    got = difference_of_draws(a, b, np.random.default_rng(0), level=0.8)
+    assert got.estimate == 0.25 and got.per_seed == (0.25,)
+    np.testing.assert_allclose((got.low, got.high), (0.1, 0.9), rtol=1e-12)
+
+
+def test_difference_of_draws_takes_the_same_seeds_on_both_sides():
+    """Seeds far apart from one another and two sides 0.1 apart: the spread of seeds cancels."""
+    b = np.array([[0.2], [0.5], [0.8]]).repeat(200, 1)
+    got = difference_of_draws(b + 0.1, b, np.random.default_rng(0))
+    np.testing.assert_allclose(got[:3], 0.1, atol=1e-12)
+
+
+@pytest.mark.parametrize("shapes", [((3, 9), (2, 9)), ((3, 9), (3, 8)), ((0, 9), (0, 9)),
+                                    ((3, 1), (3, 1)), ((9,), (9,))])
+def test_sides_that_do_not_match_are_refused(shapes):
+    a, b = map(np.zeros, shapes)
+    with pytest.raises(ValueError, match="both sides need"):
+        difference_of_draws(a, b, np.random.default_rng(0))
 
 
 def test_the_same_method_differs_by_nothing():
