@@ -1,6 +1,8 @@
 """The README's tables say what the code says, and its links lead somewhere."""
 
+import ast
 import importlib.util
+import inspect
 import re
 from pathlib import Path
 
@@ -37,9 +39,38 @@ def test_notebooks_are_those_of_the_index():
 
 
 def test_losses_are_those_there_are():
-    said = {name.strip("`"): LINK.fullmatch(file)[2] for name, _, file, _ in _table("Losses")}
+    said = {name.strip("`"): LINK.fullmatch(file)[2]
+            for name, _, _, file, *_ in _table("Losses")}
     assert said == {name: f"{loss.__module__.replace('.', '/')}.py"
                     for name, loss in LOSSES.items()}
+
+
+def test_equations_are_those_the_files_are_tagged_with():
+    tagged, said = {}, {}
+    for _, _, numbers, file, *_ in _table("Losses"):
+        path = LINK.fullmatch(file)[2]
+        tagged[path] = set(re.findall(r"# eq\. \((\d+)\)", (ROOT / path).read_text()))
+        mine = set() if numbers == "-" else set(numbers.split(", "))
+        assert mine <= tagged[path], path
+        said[path] = said.get(path, set()) | mine
+    assert said == tagged
+
+
+def test_notebooks_of_a_loss_are_those_that_use_it():
+    sources = {f"notebooks/{name}.ipynb": (ROOT / "notebooks" / f"{name}.ipynb").read_text()
+               for name in index()}
+    for name, _, _, _, notebooks, *_ in _table("Losses"):
+        use = re.compile(rf"\b{name.strip('`')}\(")
+        assert set(re.findall(r"\]\(([^)]+)\)", notebooks)) == {
+            path for path, text in sources.items() if use.search(text)}, name
+
+
+def test_departures_name_options_that_exist():
+    for name, *_, departures in _table("Losses"):
+        loss = LOSSES[name.strip("`")]
+        for option, value in re.findall(r"`(\w+)=([^`]+)`", departures):
+            default = inspect.signature(loss).parameters[option].default
+            assert repr(default) != repr(ast.literal_eval(value)), (name, option)
 
 
 def test_networks_and_their_counts_are_those_there_are():
