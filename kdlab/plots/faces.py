@@ -130,7 +130,7 @@ def contact_sheet(
         for i, text in enumerate(titles):
             y = first + (i // columns) * (high + gap_y) - 0.5
             fig.add_annotation(x=centre_x[i % columns], y=y, text=str(text), showarrow=False,
-                               yanchor="bottom", font={"size": 10, "color": GREY})  # fmt: skip
+                               yanchor="bottom", font={"size": 11, "color": GREY})  # fmt: skip
     return fig
 
 
@@ -173,6 +173,6 @@ def pair_grid(
             x=(starts[2 * (i % columns)] + starts[2 * (i % columns) + 1] + wide - 1) / 2,
             y=gap_y + (i // columns) * (high + gap_y) - 0.5,
             text=f"{text}<br>similarity {score:.2f}", showarrow=False, yanchor="bottom",
-            font={"size": 10},
+            font={"size": 11},
         )  # fmt: skip
     return fig

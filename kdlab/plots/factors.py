@@ -8,7 +8,7 @@ from PIL import Image
 from plotly.subplots import make_subplots
 
 from kdlab.plots.png import data_uri, encode
-from kdlab.plots.style import DASHES, FALLBACK, GREY, MARKERS, TEMPLATE, band
+from kdlab.plots.style import DASHES, FALLBACK, GREY, INK, MARKERS, TEMPLATE, band
 
 SIDE = 150  # pixels of a face; ours: two of them make the height of the figure
 
@@ -46,7 +46,7 @@ def factor_view(grid: np.ndarray, own: Mapping[str, np.ndarray], strangers: np.n
                         marker={"symbol": MARKERS[place % len(MARKERS)], "size": 6})  # fmt: skip
     fig.add_scatter(x=[grid[k]], y=[own[variant][k]], mode="markers", showlegend=False, row=1,
                     col=2, name="shown", marker={"symbol": "circle-open", "size": 17,
-                                                 "color": "#222222"})  # fmt: skip
+                                                 "color": INK})  # fmt: skip
     bare = {"showgrid": False, "showline": False, "ticks": "", "showticklabels": False}
     size = reference.shape[-1]
     fig.update_xaxes(range=[-0.5, size - 0.5], row=1, col=1, **bare)

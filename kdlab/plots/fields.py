@@ -54,7 +54,10 @@ def heatmap(twin, ax, trace: dict, index: int):
         size = points((trace.get("textfont") or {}).get("size", 11)) * 0.95
         for (row, column), value in np.ndenumerate(z):
             if np.isfinite(value):
-                dark = np.dot(colors.to_rgba(value)[:3], (0.299, 0.587, 0.114)) < 0.5  # Rec. 601
+                rgb = np.array(colors.to_rgba(value)[:3])
+                linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+                # Where white and black read equally well (WCAG 2.2, relative luminance).
+                dark = linear @ (0.2126, 0.7152, 0.0722) < 0.179
                 ax.text(centres[0][column], centres[1][row],
                         clean(write(text[row, column]) + found[3]), fontsize=size, ha="center",
                         va="center", color="white" if dark else "black")  # fmt: skip

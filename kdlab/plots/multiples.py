@@ -55,7 +55,8 @@ def multiples(figures: Mapping[str, go.Figure], title: str | None = None) -> go.
             copy = type(trace)(trace)
             if copy.name and copy.name in named:
                 copy.showlegend = False
-            named.add(copy.name)
+            if trace.type != "image" and copy.showlegend is not False:  # pictures have no entry
+                named.add(copy.name)
             result.add_trace(copy, **spot)
         for side, update in (("x", result.update_xaxes), ("y", result.update_yaxes)):
             axis = fig.layout[f"{side}axis"].to_plotly_json()

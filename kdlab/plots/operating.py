@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import plotly.graph_objects as go
 
-from kdlab.plots.style import BLUE, GREY, VERMILLION, figure
+from kdlab.plots.style import BLUE, GREY, INK, VERMILLION, figure
 from kdlab.plots.verification import score_histograms
 
 RED = "#B00020"  # a rate that the data cannot show; dark enough to read as text
@@ -58,7 +58,7 @@ def operating_view(genuine: np.ndarray, impostor: np.ndarray, fpr: float,
     """
     tpr, threshold, low, high = point
     state = support(np.size(impostor), fpr).state
-    ink = RED if state == "none" else "#222222"
+    ink = RED if state == "none" else INK
     words = operating_words(np.size(impostor), fpr, tpr, low, high, threshold, needed)
     fig = score_histograms(genuine, impostor, log_counts=True, subtitle=_lines(words),
                            title="Threshold of a target false-positive rate")  # fmt: skip
@@ -71,7 +71,7 @@ def operating_view(genuine: np.ndarray, impostor: np.ndarray, fpr: float,
                   line={"color": ink, "width": 2.5 if state == "none" else 1.5,
                         "dash": "solid" if state == "none" else "dot"})  # fmt: skip
     fig.add_annotation(x=right, y=0.02, yref="y domain", showarrow=False, xanchor="right",
-                       yanchor="bottom", align="right", font={"size": 10, "color": RED},
+                       yanchor="bottom", align="right", font={"size": 11, "color": RED},
                        text="no impostor<br>reaches here")  # fmt: skip
     fig.update_layout(title_subtitle_font_color=RED if state == "none" else GREY)
     fig.update_yaxes(**_decades(fig.data[-1].y))

@@ -3,19 +3,28 @@
 Colours of the papers' own methods are those of Okabe and Ito (Color Universal Design, 2008); the
 older baselines take Paul Tol's "muted" scheme (SRON/EPS/TN/09-002, 2021). Both are made for
 colour-blind readers, and because no palette of twenty is safe alone, each method also has a
-marker and a dash that no other method shares with it.
+marker and a dash that no other method shares with it; curves carry both (`beads`).
+
+Every colour that draws data has a contrast of at least 3:1 to the paper, and every colour that
+writes 4.5:1 (WCAG 2.2, 1.4.11 and 1.4.3). Okabe and Ito's orange (2.2:1) and sky blue (2.3:1) and
+some of Tol's are too faint on white and stand here darker, at the same proportions of linear red,
+green and blue. Their yellow (1.3:1) is left out: dark enough to see, it is olive. A figure brings
+its own white paper, also into a dark notebook, so that these numbers hold in both.
 """
 
 import sys
 from collections.abc import Iterable
+from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
 
-BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"  # Okabe and Ito
-YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+PAPER, INK = "#FFFFFF", "#222222"  # what a figure lies on and is written with; ours
+BLACK, GREEN, BLUE = "#000000", "#009E73", "#0072B2"  # Okabe and Ito
+VERMILLION, PURPLE = "#D55E00", "#CC79A7"
+ORANGE, SKY = "#C38600", "#499AC9"  # theirs, darkened: #E69F00 and #56B4E9
 GREY, LIGHT = "#6B6B6B", "#E5E5E5"  # text and grid that stay behind the data; ours
 
 
@@ -37,34 +46,36 @@ METHODS: dict[str, Look] = {
     "ekd": Look(BLUE, "circle", "dash", "EKD"),
     "adadistill": Look(VERMILLION, "diamond", "solid", "AdaDistill"),
     "feature_only": Look(PURPLE, "cross", "solid", "feature only (ReFO)"),
-    "mfd": Look(ORANGE, "star", "solid", "MFD"),
+    "mfd": Look(ORANGE, "star", "dashdot", "MFD"),
     # their variants and controls
     "reverse_distillation": Look("#8C3F66", "x", "dot", "reverse distillation (ReFO)"),
     "arcdistill": Look("#8F3F00", "diamond-open", "dash", "ArcDistill"),
     "cosdistill": Look("#B8804D", "diamond-open", "dot", "CosDistill"),
     "feature_l2": Look("#00543D", "triangle-up-open", "dash", "feature L2"),
     "adversarial_debiasing": Look("#8A6000", "star-open", "dash", "adversarial debiasing"),
-    "cosface": Look("#A3A3A3", "square-open", "dot", "CosFace alone"),
+    "cosface": Look("#929292", "square-open", "dot", "CosFace alone"),
     "cross_entropy": Look("#444444", "square-open", "solid", "cross entropy"),
     # the baselines
     "hinton_kd": Look(SKY, "triangle-down", "solid", "Hinton KD"),
     "rkd": Look("#332288", "pentagon", "dashdot", "RKD"),
     "fitnet": Look("#117733", "hexagon", "dot", "FitNet"),
-    "attention_transfer": Look("#44AA99", "pentagon", "dot", "attention transfer"),
-    "nst": Look("#88CCEE", "hexagon", "dash", "NST"),
+    "attention_transfer": Look("#40A191", "pentagon", "dot", "attention transfer"),
+    "nst": Look("#6599B4", "triangle-right", "dash", "NST"),
     "sp": Look("#999933", "triangle-down", "dash", "SP"),
-    "cckd": Look("#CC6677", "pentagon", "solid", "CCKD"),
+    "cckd": Look("#CC6677", "triangle-right", "solid", "CCKD"),
     "darkrank": Look("#882255", "hexagon", "dashdot", "DarkRank"),
-    "triplet_distillation": Look("#AA4499", "triangle-down", "dot", "triplet distillation"),
-    "margin_distillation": Look("#C9B458", "hexagon", "solid", "margin distillation"),
+    "triplet_distillation": Look("#AA4499", "triangle-left", "dot", "triplet distillation"),
+    "margin_distillation": Look("#A39246", "triangle-left", "solid", "margin distillation"),
 }
 
 # Rows that are no methods (factors, numbers of people): what they are, their label says. Ours.
 PLAIN = Look("#4A5568", "circle", "solid", "")
 
-# For names that are no method, in this order (yellow last: it is faint on white).
-FALLBACK = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW)
-MARKERS = ("circle", "diamond", "triangle-up", "cross", "square", "x", "star", "pentagon")
+# For names that are no method, in this order. Nine and four have no common divisor, so that a
+# marker comes back with the same dash only after 36 names.
+FALLBACK = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+MARKERS = ("circle", "diamond", "triangle-up", "cross", "square", "x", "star", "pentagon",
+           "triangle-down")  # fmt: skip
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 GENUINE, IMPOSTOR = BLUE, ORANGE  # the two score distributions, everywhere
@@ -99,7 +110,7 @@ def _template() -> go.layout.Template:
         layout={
             "width": WIDTH,
             "height": HEIGHT,
-            "font": {"family": "DejaVu Sans, Verdana, sans-serif", "size": 12, "color": "#222222"},
+            "font": {"family": "DejaVu Sans, Verdana, sans-serif", "size": 12, "color": INK},
             "title": {
                 "x": 0,
                 "xref": "paper",
@@ -113,12 +124,12 @@ def _template() -> go.layout.Template:
             },
             "colorway": list(FALLBACK),
             "colorscale": {"sequential": "Cividis", "diverging": "RdBu_r"},
-            "paper_bgcolor": "white",
-            "plot_bgcolor": "white",
+            "paper_bgcolor": PAPER,
+            "plot_bgcolor": PAPER,
             "xaxis": axis,
             "yaxis": axis,
             "margin": {"l": 60, "r": 20, "t": 56, "b": 50},
-            "legend": {"font": {"size": 11}},
+            "legend": {"font": {"size": 11}, "itemwidth": 44},  # a whole period of each dash
             "hovermode": "closest",
         },
         data={"heatmap": [{"colorscale": "Cividis"}]},
@@ -142,25 +153,32 @@ def method(name: str) -> Look | None:
 def looks(names: Iterable[str]) -> dict[str, Look]:
     """The look of each name, in order: a method's own where METHODS knows it, else a spare one.
 
-    Spare looks differ from one another and take colours that no named method in the list uses, as
-    long as there are any.
+    Spare looks differ from one another, and from every named method in the list by more than
+    colour; they take colours that no named method uses, as long as there are any.
     """
     known = {name: method(name) for name in names}
-    used = {own.color for own in known.values() if own}
-    colors = [color for color in FALLBACK if color not in used] or list(FALLBACK)
-    result, spare = {}, 0
-    for name, own in known.items():
-        if own:
-            result[name] = own
-            continue
-        result[name] = Look(
-            colors[spare % len(colors)],
-            MARKERS[spare % len(MARKERS)],
-            DASHES[spare // len(colors) % len(DASHES)],
-            name,
-        )
-        spare += 1
-    return result
+    used = [own for own in known.values() if own]
+    colors = [c for c in FALLBACK if c not in {own.color for own in used}] or FALLBACK
+    free = [m for m in MARKERS if m not in {own.marker for own in used}] or MARKERS
+    shapes = (shape for shape in zip(cycle(MARKERS), cycle(DASHES), strict=False)
+              if shape[0] in free and shape not in {own[1:3] for own in used})  # fmt: skip
+    inks = cycle(colors)
+    return {name: own or Look(next(inks), *next(shapes), name) for name, own in known.items()}
+
+
+def beads(x: np.ndarray, y: np.ndarray, look: Look, group: str) -> go.Scatter:
+    """A few markers on a curve, and its entry in the legend, marker and dash together.
+
+    x, y: (K,) points of the curve.   group: the legendgroup of the curve's own trace, which draws
+    the line (with `showlegend=False`); the gaps between the points here keep a second one out.
+    """
+    gapped = np.full((2, 2 * len(x)), np.nan, np.float32)
+    gapped[:, ::2] = x, y
+    return go.Scatter(
+        x=gapped[0], y=gapped[1], mode="lines+markers", name=look.label, legendgroup=group,
+        line={"color": look.color, "dash": look.dash, "width": 2}, hoverinfo="skip",
+        marker={"color": look.color, "symbol": look.marker, "size": 8},
+    )  # fmt: skip
 
 
 def faded(color: str, alpha: float) -> str:

@@ -6,7 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from kdlab.plots.style import BLUE, TEMPLATE, band, looks
+from kdlab.plots.style import BLUE, TEMPLATE, band, beads, looks
+
+BEADS = 3  # markers on a curve; a panel is a third as wide as a figure; ours
 
 
 def history(
@@ -38,9 +40,10 @@ def history(
     fig = make_subplots(high, wide, subplot_titles=list(panels), horizontal_spacing=0.1,
                         vertical_spacing=0.28 / high)  # fmt: skip
     look = looks(dict.fromkeys(name for group in panels.values() for name in group))
+    listed = set()  # names that the legend holds already
     for place, (panel, group) in enumerate(panels.items()):
         spot = {"row": place // wide + 1, "col": place % wide + 1}
-        for name in group:
+        for rank, name in enumerate(group):
             runs = np.atleast_2d(np.asarray(columns[name], float))
             steps = np.asarray(columns.get(x, np.arange(runs.shape[1])), float)
             seen = np.isfinite(runs).any(axis=0)
@@ -50,11 +53,18 @@ def history(
             if len(runs) > 1:
                 least, most = np.nanmin(runs, 0), np.nanmax(runs, 0)
                 fig.add_trace(band(steps, least, most, ink, name), **spot)
+            mean = np.nanmean(runs, 0)
             fig.add_scatter(
-                x=steps, y=np.nanmean(runs, 0), mode="lines" if len(steps) > 1 else "markers",
+                x=steps, y=mean, mode="lines" if len(steps) > 1 else "markers", legendgroup=name,
                 line={"color": ink, "width": 2, "dash": dash}, name=look[name].label,
-                showlegend=several, **spot,
+                showlegend=False, **spot,
             )  # fmt: skip
+            if several and len(steps):  # each curve's markers between those of the others
+                at = (np.arange(BEADS) + (rank + 0.5) / len(group)) / BEADS * (len(steps) - 1)
+                at = np.unique(at.round().astype(int))
+                entry = beads(steps[at], mean[at], look[name], name)
+                fig.add_trace(entry.update(showlegend=name not in listed), **spot)
+                listed.add(name)
         fig.update_yaxes(title_text=(units or {}).get(panel, "value (no unit)"), **spot)
         fig.update_xaxes(title_text=x, nticks=5, **spot)
     fig.update_annotations(font_size=12)

@@ -5,8 +5,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from kdlab.plots.style import GENUINE, GREY, IMPOSTOR, PLAIN, band, faded, figure, looks, method
+from kdlab.plots.style import (
+    GENUINE,
+    IMPOSTOR,
+    INK,
+    PLAIN,
+    band,
+    beads,
+    faded,
+    figure,
+    looks,
+    method,
+)
 
+BEADS = 4  # markers on a curve: about one for each decade of the FPR; ours
 BINS = 60  # enough to see a mode, few enough that a bin of 1,000 pairs is not noise; ours
 POINTS = 600  # a curve's points in the notebook: about one for each pixel of its width
 Z95 = 1.959964  # normal quantile of a two-sided 95 % interval
@@ -86,10 +98,10 @@ def _threshold_lines(fig: go.Figure, thresholds: float | Mapping[str, float]) ->
         thresholds = {f"threshold {float(thresholds):.3f}": thresholds}
     for row, (label, value) in enumerate(thresholds.items()):
         fig.add_shape(type="line", x0=value, x1=value, y0=0, y1=1, yref="y domain",
-                      line={"color": "#222222", "width": 1.5, "dash": "dot"})  # fmt: skip
+                      line={"color": INK, "width": 1.5, "dash": "dot"})  # fmt: skip
         fig.add_annotation(x=value, y=1 - 0.07 * row, yref="y domain", text=label, showarrow=False,
                            xanchor="left", yanchor="top", xshift=4, font={"size": 11},
-                           bgcolor="rgba(255,255,255,0.75)")  # fmt: skip
+                           bgcolor="rgba(255,255,255,0.85)")  # fmt: skip
 
 
 def threshold_view(
@@ -141,7 +153,7 @@ def roc(
     left = np.floor(np.log10(supported) - 0.5) if supported else np.log10(lowest)
     left = max(left, np.log10(lowest) - 0.3) if supported and supported < lowest else left
     fig = figure(title, subtitle)
-    for name, (fpr, tpr) in curves.items():
+    for place, (name, (fpr, tpr)) in enumerate(curves.items()):
         fpr = np.maximum(positive[name], 10**left)  # a rate of 0 has no place on a log axis
         keep = _thin(fpr, 10**left)
         if name in bands:
@@ -150,10 +162,14 @@ def roc(
             fig.add_trace(band(*corners, look[name].color, name))
         fig.add_scatter(
             x=fpr[keep].astype(np.float32), y=np.asarray(tpr, np.float32)[keep], mode="lines",
-            name=look[name].label, legendgroup=name,
+            name=look[name].label, legendgroup=name, showlegend=False,
             line={"color": look[name].color, "dash": look[name].dash, "shape": "hv", "width": 2},
             hovertemplate="FPR %{x:.2g}, TPR %{y:.1%}<extra>" + look[name].label + "</extra>",
         )  # fmt: skip
+        spots = 10 ** (left * (np.arange(BEADS) + (place + 0.5) / len(curves)) / BEADS)
+        spots = np.maximum(spots, fpr[0])  # a curve's own: markers of curves that meet stay apart
+        steps = np.searchsorted(fpr, spots, side="right") - 1
+        fig.add_trace(beads(spots, np.asarray(tpr, float)[steps], look[name], name))
     for name, fpr, tpr, low, high in marks:
         own = looks([*curves, name])[name]
         fig.add_scatter(
@@ -169,8 +185,8 @@ def roc(
         )  # fmt: skip
         fig.add_annotation(x=np.log10(supported), y=0.02, yref="y domain", showarrow=False,
                            text=f"too few impostor pairs<br>below {supported:.1g}", xanchor="left",
-                           yanchor="bottom", align="left", xshift=4,
-                           font={"size": 10, "color": GREY})  # fmt: skip
+                           yanchor="bottom", align="left", xshift=4, font={"size": 11},
+                           bgcolor="rgba(255,255,255,0.85)")  # fmt: skip
     fig.update_xaxes(title_text="false-positive rate (fraction of impostor pairs, log scale)",
                      type="log", range=[left, 0], dtick=1, exponentformat="power")  # fmt: skip
     fig.update_yaxes(title_text="true-positive rate (% of genuine pairs)", tickformat=".0%",
@@ -216,7 +232,7 @@ def interval_plot(
         )  # fmt: skip
     if zero_line:
         fig.add_shape(type="line", x0=0, x1=0, y0=0, y1=1, yref="y domain", layer="below",
-                      line={"color": "#222222", "width": 1.2})  # fmt: skip
+                      line={"color": INK, "width": 1.2})  # fmt: skip
     fig.update_xaxes(title_text=f"{quantity} ({unit})")
     names = list(dict.fromkeys(named.values()))
     fig.update_yaxes(type="category", categoryorder="array", categoryarray=names,

@@ -5,14 +5,14 @@ import ast
 import pytest
 
 from kdlab import home, stored
-from kdlab.course import read, run
+from kdlab.course import read
 from kdlab.profiles import index
 
 
 @pytest.mark.notebooks
 @pytest.mark.parametrize("name", index())
-def test_the_notebook_runs(name, tmp_path):
-    row, = run([name], "smoke", out=tmp_path)
+def test_the_notebook_runs(name, executed):
+    row, _ = executed(name)
     assert row.ok, f"{row.state} after {row.seconds:.0f} s: {row.error}"
 
 
