@@ -112,7 +112,7 @@ def start(notebook: str, profile: str = "cpu", seed: int = 0, out: str | Path | 
     if profile == "gpu" and not torch.cuda.is_available():
         raise ValueError("PROFILE = 'gpu' wants a CUDA device and torch sees none here; "
                          "use 'cpu', or run `kdlab doctor`")
-    if profile == "smoke":
+    if profile == "smoke" and not os.environ.get("KDLAB_HEADLESS"):  # "0": widgets all the same
         os.environ["KDLAB_HEADLESS"] = "1"
     device = "cuda" if profile == "gpu" else "cpu"
     _seed_everything(seed, device)
@@ -155,7 +155,9 @@ class Source:
         from pygments.formatters import HtmlFormatter
         from pygments.lexers import PythonLexer
 
-        body = highlight(self.code, PythonLexer(), HtmlFormatter(noclasses=True))
+        # JupyterLab's sheet would put its own, perhaps dark, ground under these inks.
+        ink = "color: #222222; background: #f8f8f8"
+        body = highlight(self.code, PythonLexer(), HtmlFormatter(noclasses=True, prestyles=ink))
         return f"<div><code>{self.place}</code>{body}</div>"
 
 

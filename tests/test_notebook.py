@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import kdlab
 from kdlab import notebook
 from kdlab.align import similarity
 from kdlab.claims import ledger
+from kdlab.progress import headless
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +83,13 @@ def test_smoke_is_headless_and_cpu_leaves_it_alone(tmp_path, monkeypatch):
     _start(tmp_path)
     assert os.environ["KDLAB_HEADLESS"] == ""
     _start(tmp_path, "smoke")
-    assert os.environ["KDLAB_HEADLESS"] == "1"
+    assert os.environ["KDLAB_HEADLESS"] == "1" and headless()
+
+
+def test_a_zero_keeps_the_widgets_in_smoke(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDLAB_HEADLESS", "0")
+    _start(tmp_path, "smoke")
+    assert os.environ["KDLAB_HEADLESS"] == "0" and not headless()
 
 
 def test_without_out_each_notebook_has_a_folder_of_its_own():
@@ -121,6 +129,9 @@ def test_show_source_names_file_and_line(capsys):
     line = similarity.__code__.co_firstlineno
     assert said.startswith(f"# kdlab/align.py, line {line}\ndef similarity(")
     assert "<code>kdlab/align.py" in notebook.Source("kdlab/align.py", "x = 1")._repr_html_()
+    # Paper and ink of its own, or a dark theme's ground would lie under inks made for a light one.
+    made = notebook.Source("p", "def f(x):\n    return None  # why\n")._repr_html_()
+    assert re.search(r"<pre style=\"[^\"]*color: #222222; background: #f8f8f8", made)
 
 
 @pytest.mark.parametrize("thing", [len, 3, np.add])
