@@ -3,13 +3,18 @@
 Importing this package turns plotly's chart upload off for the whole process.
 """
 
+from kdlab.plots.ablation import ablation_plot, cost_plot
+from kdlab.plots.critical import critical_timeline, indicator_view
 from kdlab.plots.faces import contact_sheet, pair_grid
 from kdlab.plots.factors import factor_view, factor_words
+from kdlab.plots.maps import centre_map, embedding_map
 from kdlab.plots.multiples import multiples
 from kdlab.plots.operating import operating_view, operating_words, rules_view, rules_words
 from kdlab.plots.png import png
+from kdlab.plots.relations import pair_view, relation_map
 from kdlab.plots.show import bundle, save_png, show
 from kdlab.plots.style import CONFIG, METHODS, TEMPLATE, figure, looks, no_upload
+from kdlab.plots.thresholds import threshold_strips, threshold_timeline
 from kdlab.plots.training import history
 from kdlab.plots.verification import (
     finest_fpr,
@@ -21,10 +26,12 @@ from kdlab.plots.verification import (
 )
 
 __all__ = [
-    "CONFIG", "METHODS", "TEMPLATE", "bundle", "contact_sheet", "factor_view", "factor_words",
-    "figure", "finest_fpr", "history", "interval_plot", "looks", "multiples", "no_upload",
-    "operating_view", "operating_words", "pair_grid", "png", "roc", "rules_view", "rules_words",
-    "save_png", "score_histograms", "score_range", "show", "threshold_view",
+    "CONFIG", "METHODS", "TEMPLATE", "ablation_plot", "bundle", "centre_map", "contact_sheet",
+    "cost_plot", "critical_timeline", "embedding_map", "factor_view", "factor_words", "figure",
+    "finest_fpr", "history", "indicator_view", "interval_plot", "looks", "multiples",
+    "no_upload", "operating_view", "operating_words", "pair_grid", "pair_view", "png",
+    "relation_map", "roc", "rules_view", "rules_words", "save_png", "score_histograms",
+    "score_range", "show", "threshold_strips", "threshold_timeline", "threshold_view",
 ]  # fmt: skip
 
 no_upload()
