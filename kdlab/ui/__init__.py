@@ -2,11 +2,22 @@
 
 from kdlab.ui.controls import Control, choice, slider, toggle
 from kdlab.ui.explore import threshold_panel
+from kdlab.ui.explorer import (
+    centre_player,
+    embedding_explorer,
+    explorer,
+    pair_viewer,
+    relation_explorer,
+)
 from kdlab.ui.faces import face_panel, factor_panel
+from kdlab.ui.form import Form, form
 from kdlab.ui.operating import operating_panel, rules_panel
 from kdlab.ui.panel import Panel, debounce, live_figure, panel
+from kdlab.ui.schema import controls
 
 __all__ = [
-    "Control", "Panel", "choice", "debounce", "face_panel", "factor_panel", "live_figure",
-    "operating_panel", "panel", "rules_panel", "slider", "threshold_panel", "toggle",
+    "Control", "Form", "Panel", "centre_player", "choice", "controls", "debounce",
+    "embedding_explorer", "explorer", "face_panel", "factor_panel", "form", "live_figure",
+    "operating_panel", "pair_viewer", "panel", "relation_explorer", "rules_panel", "slider",
+    "threshold_panel", "toggle",
 ]  # fmt: skip

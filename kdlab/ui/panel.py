@@ -3,7 +3,6 @@
 import asyncio
 import html
 import os
-import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,9 +14,11 @@ from IPython.display import display
 from kdlab.plots import multiples, png, show
 from kdlab.plots.multiples import single
 from kdlab.plots.png import data_uri
-from kdlab.ui.controls import Control, widget
+from kdlab.ui.board import ROW, STYLE, Board, Copy, cases, helped, problem_line, report_error
+from kdlab.ui.controls import Control
 
 DELAY = 0.02  # seconds a knob must rest; the picture takes most of the 150 ms a slider may take
+_report = report_error
 _WORKER = ThreadPoolExecutor(1, "kdlab-panel")  # one for all panels: a knob waits for the other
 
 
@@ -34,7 +35,8 @@ def panel(
     fn: a pure function from kdlab.plots (or a notebook's own) that returns a figure; its arguments
     are the keys of `controls`.   alt: the picture's words, or a function of the same values.
     static: preset name -> values that differ from the defaults, drawn as small multiples beside the
-    default, so that an exported copy teaches too.   name: see `plots.show`.
+    default, so that an exported copy teaches too; with a front end also a list to pick from.
+    name: see `plots.show`.
     With KDLAB_HEADLESS set there are no widgets. The static pictures call `fn` directly, so its
     errors stop the cell, headless or not; later ones, from a knob, appear in the panel.
     Raises ValueError for a preset that names no control.
@@ -42,7 +44,7 @@ def panel(
     defaults = {key: control.value for key, control in controls.items()}
     _static(fn, defaults, static or {}, alt, name)
     if not os.environ.get("KDLAB_HEADLESS"):
-        display(Panel(fn, controls, alt=alt).box)
+        display(Panel(fn, controls, alt=alt, presets=static).box)
 
 
 def _words(alt: str | Callable[..., str], values: Mapping[str, Any]) -> str:
@@ -50,16 +52,9 @@ def _words(alt: str | Callable[..., str], values: Mapping[str, Any]) -> str:
 
 
 def _static(fn, defaults: dict, presets: Mapping, alt, name: str | None) -> None:
-    for preset, values in presets.items():
-        unknown = sorted(values.keys() - defaults.keys())
-        if unknown:
-            raise ValueError(
-                f"preset '{preset}' sets {', '.join(unknown)}; the controls are "
-                f"{', '.join(defaults)}"
-            )
-    cases = {"default": defaults} | {key: defaults | dict(v) for key, v in presets.items()}
-    figures = {key: fn(**values) for key, values in cases.items()}
-    words = {key: _words(alt, values) for key, values in cases.items()}
+    drawn = cases(defaults, presets)
+    figures = {key: fn(**values) for key, values in drawn.items()}
+    words = {key: _words(alt, values) for key, values in drawn.items()}
     if len(figures) > 1 and all(single(fig) for fig in figures.values()):
         told = " ".join(f"{key}: {text}" for key, text in words.items())
         show(multiples(figures), told if callable(alt) else f"{alt} ({', '.join(figures)})", name)
@@ -123,46 +118,42 @@ class Panel:
         controls: Mapping[str, Control],
         *,
         alt: str | Callable[..., str],
+        presets: Mapping[str, Mapping[str, Any]] | None = None,
         delay: float = DELAY,
     ):
         self.fn, self.alt = fn, alt
-        self.defaults = {key: control.value for key, control in controls.items()}
-        self.controls = {key: widget(key, control) for key, control in controls.items()}
-        self.picture = ipywidgets.HTML()
-        self.status = ipywidgets.HTML()
-        self.button = ipywidgets.Button(description="Reset", tooltip="back to the default values")
-        self.button.on_click(lambda _: self.reset())
         self.version = 0
         self.pending: asyncio.Future | None = None  # the computation under way, if any
-        self._quiet = False
+        self.board = Board(controls, presets or {}, self.refresh)
+        self.defaults, self.controls = self.board.defaults, self.board.knobs
+        self.button, self.reset = self.board.button, self.board.reset
+        self.picture, self.status = ipywidgets.HTML(), ipywidgets.HTML()
+        self.copy = Copy()
         self._start = debounce(delay)(self._compute)
-        for control in self.controls.values():
-            control.observe(lambda _: self.refresh(), names="value")
-        self.box = ipywidgets.VBox(
-            [*self.controls.values(), ipywidgets.HBox([self.button, self.status]), self.picture]
-        )
+        row = ipywidgets.VBox([
+            ipywidgets.HBox([*self.board.head, self.button, self.copy.button, self.status],
+                            layout=ROW),
+            self.copy.area, ipywidgets.HTML(STYLE, layout={"display": "none"})])
+        knobs = [helped(knob, self.board.controls[key].help)
+                 for key, knob in self.controls.items()]
+        self.box = ipywidgets.VBox([*knobs, row, self.picture])
+        self.box.add_class("kdlab")
+        self.copy.say(self.board.yaml())
         self._finish(self.version, *self._draw(self.version, self.values))
 
     @property
     def values(self) -> dict[str, Any]:
         """What the knobs say now."""
-        return {key: control.value for key, control in self.controls.items()}
-
-    def reset(self) -> None:
-        """All knobs back to their defaults, one computation."""
-        self._quiet = True
-        try:
-            for key, value in self.defaults.items():
-                self.controls[key].value = value
-        finally:
-            self._quiet = False
-        self.refresh()
+        return self.board.values
 
     def refresh(self) -> None:
         """Compute the picture for the present values."""
-        if self._quiet:
+        self.version += 1  # also where nothing is computed: what is under way shows no longer
+        if self.board.problems:
+            self.copy.say("")
+            self.status.value = problem_line(list(self.board.problems.values()))
             return
-        self.version += 1
+        self.copy.say(self.board.yaml())
         self.status.value = "<span role='status'>computing…</span>"
         self._start(self.version, self.values)
 
@@ -172,8 +163,9 @@ class Panel:
         except RuntimeError:
             self._finish(version, *self._draw(version, values))
             return
-        self.pending = loop.run_in_executor(_WORKER, self._draw, version, values)
-        self.pending.add_done_callback(lambda done: self._finish(version, *done.result()))
+        if version == self.version:
+            self.pending = loop.run_in_executor(_WORKER, self._apart, version, values)
+            self.pending.add_done_callback(lambda done: self._arrived(version, done))
 
     def _draw(self, version: int, values: dict[str, Any]) -> tuple[str | None, Exception | None]:
         """(picture, None), (None, error), or (None, None) when nobody waits for it any more."""
@@ -184,21 +176,22 @@ class Panel:
         except Exception as error:  # shown in the panel: a callback has no cell to stop
             return None, error
 
-    def _finish(self, version: int, picture: str | None, error: Exception | None) -> None:
+    def _apart(self, version: int, values: dict[str, Any]):
+        """_draw in the worker, where sys.exit() would otherwise end the kernel's event loop."""
+        try:
+            return self._draw(version, values)
+        except BaseException as error:
+            return None, error
+
+    def _arrived(self, version: int, done: asyncio.Future) -> None:
+        if not done.cancelled():  # as it is when the loop ends
+            self._finish(version, *done.result())
+
+    def _finish(self, version: int, picture: str | None, error: BaseException | None) -> None:
         if version != self.version:
             return
         if error is not None:
-            self.status.value = _report(error)
+            self.status.value = report_error(error)
             return
         self.picture.value = picture
         self.status.value = ""
-
-
-def _report(error: Exception) -> str:
-    """One line for people, the traceback folded under it."""
-    line = f"{type(error).__name__}: {error}".splitlines()[0]
-    trace = "".join(traceback.format_exception(error))
-    return (
-        f"<div role='alert'><b>{html.escape(line)}</b> (the picture shows the last values that "
-        f"worked)<details><summary>traceback</summary><pre>{html.escape(trace)}</pre></details></div>"
-    )

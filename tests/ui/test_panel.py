@@ -7,10 +7,12 @@ import ipywidgets
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import yaml
 
 from kdlab.plots import bundle
 from kdlab.ui import Panel, choice, debounce, panel, slider, threshold_panel, toggle
-from kdlab.ui.controls import widget
+from kdlab.ui.board import report_error
+from kdlab.ui.controls import number, widget
 
 CONTROLS = {
     "power": slider(1, 5, 1, 2, "", "exponent"),
@@ -129,15 +131,198 @@ def test_a_sliding_hand_costs_one_computation():
     assert calls == [3]
 
 
-def test_an_error_under_a_loop_is_shown_too():
+async def settled(*panels):
+    """Until no panel computes any more."""
+    async with asyncio.timeout(30):
+        while any("computing" in live.status.value for live in panels):
+            await asyncio.sleep(0)
+
+
+class Held:
+    """`curve` that waits, from its second call on, until `go_on` is set."""
+
+    def __init__(self):
+        self.calls, self.started, self.go_on = [], threading.Event(), threading.Event()
+
+    def __call__(self, **values):
+        self.calls.append(values["power"])
+        if len(self.calls) > 1:
+            self.started.set()
+            assert self.go_on.wait(10)
+        return curve(**values)
+
+
+def test_an_error_under_a_loop_is_shown_too_and_a_good_value_clears_it():
     async def story():
         live = Panel(curve, CONTROLS, alt=words, delay=0)
         live.controls["power"].value = 5
-        while "computing" in live.status.value:
-            await asyncio.sleep(0)
+        await settled(live)
+        failed = live.status.value
+        live.controls["power"].value = 4
+        await settled(live)
+        return failed, live
+
+    failed, live = asyncio.run(story())
+    assert "five is" in failed and live.status.value == ""
+    assert "to the power 4" in live.picture.value
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
+def test_a_function_that_wants_to_end_the_process_only_fails(kind):
+    def leaves(**values):
+        if values["power"] == 3:
+            raise kind("enough")
+        return curve(**values)
+
+    async def story():
+        live = Panel(leaves, CONTROLS, alt=words, delay=0)
+        live.controls["power"].value = 3
+        await settled(live)
+        failed = live.status.value
+        live.controls["power"].value = 4
+        await settled(live)
+        return failed, live
+
+    failed, live = asyncio.run(story())
+    assert f"{kind.__name__}: enough" in failed and live.status.value == ""
+    assert "to the power 4" in live.picture.value
+
+
+def test_an_error_in_the_words_is_shown():
+    def speechless(power, **_):
+        return "curve" if power == 2 else {}["words"]
+
+    async def story():
+        live = Panel(curve, CONTROLS, alt=speechless, delay=0)
+        live.controls["power"].value = 3
+        await settled(live)
         return live.status.value
 
-    assert "five is" in asyncio.run(story())
+    assert "KeyError" in asyncio.run(story())
+
+
+def test_twenty_changes_while_it_computes_cost_one_more_computation():
+    """Each change is a debounced one of its own: the loop turns between them."""
+    async def story():
+        held = Held()
+        live = Panel(held, CONTROLS | {"power": slider(1, 50, 1, 2)}, alt=words, delay=0)
+        live.controls["power"].value = 3
+        while not held.started.is_set():
+            await asyncio.sleep(0)
+        for power in range(6, 26):
+            live.controls["power"].value = power
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        held.go_on.set()
+        await settled(live)
+        return held.calls, live.picture.value
+
+    calls, picture = asyncio.run(story())
+    assert calls == [2, 3, 25] and "to the power 25" in picture
+
+
+def test_reset_while_it_computes_shows_the_defaults():
+    async def story():
+        held = Held()
+        live = Panel(held, CONTROLS, alt=words, delay=0)
+        live.controls["power"].value = 3
+        while not held.started.is_set():
+            await asyncio.sleep(0)
+        live.button.click()
+        assert "computing" in live.status.value
+        held.go_on.set()
+        await settled(live)
+        return live
+
+    live = asyncio.run(story())
+    assert live.values == live.defaults and "to the power 2" in live.picture.value
+
+
+def test_two_panels_at_once_take_turns_and_both_arrive():
+    inside, most, lock = [0], [0], threading.Lock()
+
+    def counted(**values):
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        fig = curve(**values)
+        with lock:
+            inside[0] -= 1
+        return fig
+
+    async def story():
+        both = [Panel(counted, CONTROLS, alt=words, delay=0) for _ in range(2)]
+        both[0].controls["power"].value = 3
+        both[1].controls["power"].value = 4
+        await settled(*both)
+        return [live.picture.value for live in both]
+
+    first, second = asyncio.run(story())
+    assert "to the power 3" in first and "to the power 4" in second
+    assert most == [1]  # a function of a notebook need not be safe in two threads
+
+
+def test_a_preset_is_one_computation_and_the_list_says_where_the_knobs_are():
+    calls = []
+
+    def counted(**values):
+        calls.append(values["power"])
+        return curve(**values)
+
+    live = Panel(counted, CONTROLS, alt=words,
+                 presets={"steep": {"power": 9, "color": "blue"}})  # 9: beyond the slider
+    calls.clear()
+    live.board.presets.value = "steep"
+    assert calls == [9] and live.values == {"power": 9, "color": "blue", "grid": True}
+    live.controls["grid"].value = False
+    assert live.board.presets.value == "own values"
+    live.button.click()
+    assert live.board.presets.value == "default" and calls == [9, 9, 2]
+
+
+def test_a_preset_that_no_knob_can_hold_is_named():
+    with pytest.raises(ValueError, match="preset 'green': choice 'ink': 'green' is not one of"):
+        Panel(curve, CONTROLS, alt=words, presets={"green": {"color": "green"}})
+
+
+def test_the_values_can_be_copied_as_yaml():
+    things = {"first": object(), "second": object()}
+    controls = CONTROLS | {"thing": choice(things, things["first"])}
+    live = Panel(lambda thing, **values: curve(**values), controls, alt="a curve")
+    assert live.copy.area.layout.display == "none"
+    live.copy.button.value = True
+    live.controls["power"].value = 3
+    live.controls["thing"].value = things["second"]
+    assert live.copy.area.layout.display == ""
+    assert yaml.safe_load(live.copy.area.value) == {
+        "power": 3, "color": "red", "grid": True, "thing": "second"}
+
+
+def test_a_typed_line_that_cannot_be_read_computes_nothing():
+    calls = []
+
+    def counted(power, **values):
+        calls.append(power)
+        return curve(power, **values)
+
+    live = Panel(counted, CONTROLS | {"power": number(1, 5, 2, whole=True)}, alt="a curve")
+    live.controls["power"].entry.value = "three"
+    assert "power: 'three' is no whole number" in html.unescape(live.status.value)
+    live.controls["power"].entry.value = "3"
+    assert calls == [2, 3] and live.status.value == ""
+
+
+def test_a_long_error_stays_a_line():
+    line = report_error(ValueError("x" * 5000 + "\nmore")).split("<details>")[0]
+    assert len(line) < 500 and "…" in line and "more" not in line
+
+
+def test_help_is_shown_below_its_knob():
+    live = Panel(curve, CONTROLS | {"power": CONTROLS["power"]._replace(help="How <steep>.")},
+                 alt=words)
+    knob, told = live.box.children[0].children
+    assert knob is live.controls["power"] and "How &lt;steep&gt;." in told.value
+    assert knob.tooltip == "exponent: How <steep>."
 
 
 def test_debounce_without_a_loop_is_immediate():
