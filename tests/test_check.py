@@ -68,7 +68,9 @@ def _reference(exercise):
 
 
 def test_every_exercise_is_tested():
-    assert set(check.__all__) == set(EXERCISES)
+    elsewhere = ("kdlab.check.relations", "kdlab.check.thresholds")  # test_check_relations.py
+    here = {name for name in check.__all__ if getattr(check, name).__module__ not in elsewhere}
+    assert here == set(EXERCISES)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES)

@@ -20,6 +20,9 @@ from kdlab.check.rates import (
     threshold_from_impostors,
     tpr_at_threshold,
 )
+from kdlab.check.relations import critical, indicator_slope, rank_loss
+from kdlab.check.thresholds import batch_threshold, ema_after
 
-__all__ = ["arcface_logit", "cosine_similarity", "pairs_needed", "rates_at", "split_pairs",
+__all__ = ["arcface_logit", "batch_threshold", "cosine_similarity", "critical", "ema_after",
+           "indicator_slope", "pairs_needed", "rank_loss", "rates_at", "split_pairs",
            "threshold_from_impostors", "tpr_at_threshold"]
