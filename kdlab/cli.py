@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("doctor", help="what is installed here, and how to mend it")
     one.set_defaults(run=_doctor)
 
-    one = commands.add_parser("notebooks", help="run, lint, strip or list the course")
+    one = commands.add_parser("notebooks", help="run, lint, strip, list the course; its status")
     actions = one.add_subparsers(required=True, metavar="ACTION")
     one = actions.add_parser("run", help="run notebooks headless, one after another")
     one.add_argument("names", nargs="*", help="as in index.yml; all when none is named")
@@ -34,8 +34,13 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=0)
     one.add_argument("--out", type=Path, help="folder for executed copies (default: the cache)")
     one.add_argument("--timeout", type=_positive, help="seconds of wall time a notebook")
+    one.add_argument("--record", action="store_true",
+                     help="keep minutes, size and claims in notebooks/, and render STATUS.md")
     one.set_defaults(run=_run)
+    one = actions.add_parser("status", help="render notebooks/STATUS.md from what is recorded")
+    one.set_defaults(run=_status)
     one = actions.add_parser("lint", help="check the notebooks without running them")
+    one.add_argument("names", nargs="*", help="names or files; all when none is given")
     one.set_defaults(run=_lint)
     one = actions.add_parser("strip", help="remove outputs and widget state")
     one.add_argument("paths", nargs="*", type=Path, help="files; the whole course when none")
@@ -87,13 +92,29 @@ def _run(args) -> int:
     from kdlab.course import run
 
     rows = run(args.names, args.profile, args.out, args.timeout, args.seed)
+    if args.record:
+        from kdlab.status import record
+
+        print(f"recorded in {record(rows, args.profile, args.seed)}")
     return int(not all(row.ok for row in rows))
 
 
-def _lint(_) -> int:
+def _status(_) -> int:
+    from kdlab.status import write
+
+    print(f"rendered {write()}")
+    return 0
+
+
+def _lint(args) -> int:
     from kdlab.lint import lint
 
-    found = lint()
+    names = {Path(name).stem for name in args.names}
+    there = {path.stem for path in (kdlab.home() / "notebooks").glob("*.ipynb")}
+    if names - there:
+        raise ValueError(f"no notebook {', '.join(sorted(names - there))} in "
+                         f"{kdlab.home() / 'notebooks'}; there are: {', '.join(sorted(there))}")
+    found = [finding for finding in lint() if not names or finding.notebook in names]
     for finding in found:
         print(finding)
     errors = sum(finding.level == "error" for finding in found)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nbformat
@@ -16,22 +16,31 @@ import psutil
 from filelock import Timeout
 
 import kdlab
-from kdlab.cache import cache_dir, locked, write_atomic
+from kdlab.cache import cache_dir, digest, locked, write_atomic
+from kdlab.claims import ledger
 from kdlab.profiles import PROFILES, budget, index
 
 COMMITTED_LIMIT = 300_000  # bytes; beyond it GitHub's viewer and reviews suffer
 EXECUTED_LIMIT = 3_000_000
+LEDGER = "claims.json"  # what kdlab.claim() writes into a notebook's own folder
+KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
 
 
 @dataclass(frozen=True)
 class Status:
-    """What became of a notebook.   state: ok | failed | timed out | too large.   size: bytes."""
+    """What became of a notebook.   state: ok | failed | timed out | too large.   size: bytes.
+
+    text: key of the cells that ran (see `text_key`), "" where none could.   claims: rows of its
+    ledger, those made before a failure included.
+    """
 
     notebook: str
     state: str
     seconds: float
     size: int
     error: str = ""
+    text: str = ""
+    claims: tuple[dict, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -89,8 +98,33 @@ def _run_one(notebook: Path, profile: str, seed: int, out: Path, limit: float) -
     if notebook.stat().st_size > COMMITTED_LIMIT:
         return Status(name, "too large", 0.0, notebook.stat().st_size,
                       f"committed notebooks stay under {COMMITTED_LIMIT // 1000} kB: strip it")
+    try:
+        begun_with = text_key(read(notebook))
+    except ValueError as error:
+        return Status(name, "failed", 0.0, 0, str(error))
     out.mkdir(exist_ok=True)
     executed.unlink(missing_ok=True)
+    (out / LEDGER).unlink(missing_ok=True)  # a claim that is no longer made must not stay
+    code, seconds = _execute(notebook, executed, log, profile, seed, out, limit)
+    size = executed.stat().st_size if executed.exists() else 0
+    row = Status(name, "ok", seconds, size, text=begun_with)
+    try:
+        row = replace(row, claims=tuple(ledger(out / LEDGER)))
+    except ValueError as error:
+        return replace(row, state="failed", error=str(error))
+    if code is None:
+        return replace(row, state="timed out", error=f"over {limit:.0f} s; see {log}")
+    if code:
+        return replace(row, state="failed", error=_last_line(log))
+    if size > EXECUTED_LIMIT:
+        return replace(row, state="too large",
+                       error=f"executed copies stay under {EXECUTED_LIMIT // 1000} kB")
+    return row
+
+
+def _execute(notebook: Path, executed: Path, log: Path, profile: str, seed: int, out: Path,
+             limit: float) -> tuple[int | None, float]:
+    """(exit code, or None at the limit; seconds)."""
     parameters = {"PROFILE": profile, "SEED": seed, "OUT": str(out.resolve())}
     command = [sys.executable, "-m", "kdlab.course", str(notebook.resolve()),
                str(executed.resolve()), json.dumps(parameters)]
@@ -105,16 +139,7 @@ def _run_one(notebook: Path, profile: str, seed: int, out: Path, limit: float) -
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             code = None
-    seconds = time.monotonic() - begun
-    size = executed.stat().st_size if executed.exists() else 0
-    if code is None:
-        return Status(name, "timed out", seconds, size, f"over {limit:.0f} s; see {log}")
-    if code:
-        return Status(name, "failed", seconds, size, _last_line(log))
-    if size > EXECUTED_LIMIT:
-        return Status(name, "too large", seconds, size,
-                      f"executed copies stay under {EXECUTED_LIMIT // 1000} kB")
-    return Status(name, "ok", seconds, size)
+    return code, time.monotonic() - begun
 
 
 def _kill(process: subprocess.Popen) -> None:
@@ -139,7 +164,8 @@ def _last_line(log: Path) -> str:
 
 
 def strip(path: str | Path) -> bool:
-    """Remove outputs, execution counts, widget state and run records; True if there were any.
+    """Remove outputs, execution counts, widget state and run records, and name the plain kernel
+    again, whatever environment saved the file; True if anything changed.
 
     The file is replaced whole or not at all.   ValueError when it is not a notebook.
     """
@@ -150,9 +176,7 @@ def strip(path: str | Path) -> bool:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags"}
-    keep = notebook.metadata.get("kernelspec"), notebook.metadata.get("language_info")
-    notebook.metadata = {k: v for k, v in zip(("kernelspec", "language_info"), keep, strict=True)
-                         if v}
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     after = nbformat.writes(notebook) + "\n"
     if after != before:
         write_atomic(path, after)
@@ -169,6 +193,14 @@ def read(path: Path) -> nbformat.NotebookNode:
     except Exception as error:  # nbformat raises a dozen kinds for a broken file
         raise ValueError(f"{path} is not a notebook: {str(error).splitlines()[0]}") from None
     return notebook
+
+
+def text_key(notebook: nbformat.NotebookNode) -> str:
+    """A key of the code cells, in order: what minutes, size and claims are made of.
+
+    Prose is left out, so that a better sentence asks for no new run.
+    """
+    return digest([c.source for c in notebook.cells if c.cell_type == "code"])
 
 
 def _worker(notebook: str, executed: str, parameters: str) -> int:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import kdlab
 from kdlab import course
 
 KERNEL = {"name": "python3", "language": "python", "display_name": "Python 3"}
@@ -92,6 +93,62 @@ def test_parameters_and_a_folder_of_its_own(tmp_path, monkeypatch):
     assert given == {"PROFILE": "cpu", "SEED": 5, "OUT": str(tmp_path / "out" / "one")}
 
 
+LEDGER = "import json, pathlib; pathlib.Path('claims.json').write_text({!r}); "
+CLAIM = {"notebook": "one", "text": "x is 1", "verdict": "HELD"}
+
+
+def test_the_claims_of_this_run_and_no_older_ones(tmp_path, monkeypatch):
+    row = _run(tmp_path, monkeypatch, LEDGER.format(json.dumps([CLAIM])))
+    assert row.ok and row.claims == (CLAIM,)
+    monkeypatch.undo()  # or the second worker stands in for the first one's stand-in
+    row = _run(tmp_path, monkeypatch, "pass")
+    assert row.ok and row.claims == ()
+
+
+def test_claims_made_before_a_failure_are_kept(tmp_path, monkeypatch):
+    row = _run(tmp_path, monkeypatch, LEDGER.format(json.dumps([CLAIM])) + "raise SystemExit(1)")
+    assert row.state == "failed" and row.claims == (CLAIM,)
+
+
+def test_a_ledger_that_is_none_fails_the_notebook(tmp_path, monkeypatch):
+    row = _run(tmp_path, monkeypatch, LEDGER.format("{"))
+    assert row.state == "failed" and "is not a ledger of claims" in row.error
+
+
+def test_what_ran_has_a_key_that_code_changes_and_prose_does_not(tmp_path, monkeypatch):
+    row = _run(tmp_path, monkeypatch, "pass")
+    notebook = course.read(tmp_path / "one.ipynb")
+    assert row.text == course.text_key(notebook)
+    notebook.cells.insert(0, new_markdown_cell("A better sentence."))
+    assert row.text == course.text_key(notebook)
+    notebook.cells[1].source += "\nX = 1"
+    assert row.text != course.text_key(notebook)
+
+
+def test_what_is_no_notebook_is_not_run(tmp_path, monkeypatch):
+    _write(tmp_path, "one")
+    _index(tmp_path, "one")
+    (tmp_path / "one.ipynb").write_text("{}")
+    _worker(monkeypatch, "raise SystemExit('it was run')")
+    row, = course.run(out=tmp_path / "out", folder=tmp_path)
+    assert row.state == "failed" and "one.ipynb is not a notebook" in row.error and not row.text
+
+
+@pytest.mark.notebooks
+def test_the_template_runs_and_claims(tmp_path):
+    template = course.read(kdlab.home() / "notebooks" / "_template.ipynb")
+    nbformat.write(template, tmp_path / "_template.ipynb")
+    _index(tmp_path, "_template")
+    row, = course.run(profile="smoke", out=tmp_path / "out", folder=tmp_path)
+    assert row.ok, row.error
+    live, missing = row.claims
+    assert (live["source"], missing["source"]) == ("live", "your_study")
+    assert live["interval"] and {live["verdict"], missing["verdict"]} == {"NOT TESTED"}
+    said = (tmp_path / "out" / "_template.ipynb").read_text()
+    assert "NOT TESTED: study your_study has no stored results; run `kdlab study your_study`" \
+        in said
+
+
 def test_a_committed_notebook_beyond_the_limit_is_not_run(tmp_path, monkeypatch):
     _write(tmp_path, "one", "x = '" + "y" * course.COMMITTED_LIMIT + "'")
     _index(tmp_path, "one")
@@ -134,12 +191,22 @@ def test_strip_removes_what_a_run_leaves_and_only_that(tmp_path):
     nbformat.write(notebook, path)
     assert course.strip(path)
     clean = nbformat.read(path, as_version=4)
-    assert clean.metadata == {"kernelspec": KERNEL}
+    assert clean.metadata == {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     assert [c.source for c in clean.cells] == ["# Title", "1"]
     assert clean.cells[1].outputs == [] and clean.cells[1].execution_count is None
     assert clean.cells[1].metadata == {"tags": ["parameters"]}
     content = path.read_bytes()
     assert not course.strip(path) and path.read_bytes() == content
+
+
+def test_strip_names_the_plain_kernel_again(tmp_path):
+    path = tmp_path / "x.ipynb"
+    mine = {"kernelspec": {"name": "conda-env-mine", "display_name": "mine"},
+            "language_info": {"name": "python", "version": "3.13.1", "pygments_lexer": "ipython3"}}
+    nbformat.write(new_notebook(cells=[new_code_cell("1")], metadata=mine), path)
+    assert course.strip(path)
+    clean = nbformat.read(path, as_version=4)
+    assert clean.metadata == {"kernelspec": KERNEL, "language_info": {"name": "python"}}
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"cells": 1, "nbformat": 4}', "\x00"])
