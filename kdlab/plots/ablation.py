@@ -124,7 +124,7 @@ def _beside(groups: Mapping[str, Sequence[Row]], zero: float, plain: Look, names
                            showarrow=False, xanchor="left", yanchor="middle", xshift=4)  # fmt: skip
     ours = [bound for _, row in places for bound in row[2:4] if bound is not None]
     for column, (words, seen) in enumerate(zip(axes, (ours, values[~np.isnan(values)]), strict=True), 1):
-        low, high = min([zero, *seen]), max([zero, *seen])  # notes stand at zero: it is in view
+        low, high = min([zero, *seen]), max([zero, *seen])  # zero is in view
         room = 0.08 * (high - low) or 1.0
         fig.update_xaxes(range=[low - room, high + room], row=1, col=column)
         fig.add_vline(x=zero, line={"color": INK, "width": 1.2}, layer="below", row=1, col=column)
