@@ -123,7 +123,8 @@ def _beside(groups: Mapping[str, Sequence[Row]], zero: float, plain: Look, names
         fig.add_annotation(xref="x domain", x=0, yref="y", y=y, text=f"<b>{heading}</b>",
                            showarrow=False, xanchor="left", yanchor="middle", xshift=4)  # fmt: skip
     ours = [bound for _, row in places for bound in row[2:4] if bound is not None]
-    for column, (words, seen) in enumerate(zip(axes, (ours, values[~np.isnan(values)]), strict=True), 1):
+    theirs = values[~np.isnan(values)]
+    for column, (words, seen) in enumerate(zip(axes, (ours, theirs), strict=True), 1):
         low, high = min([zero, *seen]), max([zero, *seen])  # zero is in view
         room = 0.08 * (high - low) or 1.0
         fig.update_xaxes(range=[low - room, high + room], row=1, col=column)

@@ -66,7 +66,8 @@ def threshold_timeline(
     dash = dict(zip(own, ("solid", "dash", "dashdot", "longdash", "longdashdot"), strict=False))
     wide = 1 if overlay else 2 if len(panels) in (2, 4) else min(3, len(panels))
     high = -(-len(panels) // wide)
-    fig = make_subplots(high, wide, subplot_titles=list(panels), horizontal_spacing=0.26 / wide,
+    names = list(panels) if len(panels) > 1 else None  # one panel is named by its legend
+    fig = make_subplots(high, wide, subplot_titles=names, horizontal_spacing=0.26 / wide,
                         vertical_spacing=0.22 / high)  # fmt: skip
     fig.update_annotations(font_size=13)
     keep = np.unique(np.linspace(0, len(steps) - 1, POINTS).round().astype(int))
