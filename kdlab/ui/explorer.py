@@ -1,6 +1,5 @@
 """Explorers: a figure in which a point, a pair or a class centre shows the faces it stands for."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -11,6 +10,7 @@ from kdlab.plots import contact_sheet, multiples, show
 from kdlab.plots.maps import centre_frame, centre_map, embedding_map
 from kdlab.plots.multiples import single
 from kdlab.plots.relations import pair_kinds, pair_sheet, pair_view, pair_words, relation_map
+from kdlab.progress import headless
 from kdlab.ui.controls import choice, slider
 from kdlab.ui.live import ACROSS, Card, Explorer, moved, places
 from kdlab.ui.panel import panel
@@ -54,7 +54,7 @@ def explorer(
     chosen = _headed(cards, static_cards)
     printed = sheet(chosen) if sheet else card_sheet(cards, faces, chosen)
     show(printed, _sheet_words(cards, chosen), name and f"{name}-faces")
-    if not os.environ.get("KDLAB_HEADLESS"):
+    if not headless():
         display(Explorer(fig, cards, faces, item=item, frames=frames).box)
 
 

@@ -1,7 +1,6 @@
 """A form: every field of a config (or of a loss's constructor) under a control that fits it."""
 
 import html
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ import ipywidgets
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from kdlab.progress import headless
 from kdlab.train.config import explain
 from kdlab.ui.board import ROW, STYLE, Board, Copy, cases, helped, problem_line, report_error
 from kdlab.ui.controls import Control, caption, span
@@ -55,7 +55,7 @@ class Form:
                 what = f"preset '{case}'" if case in presets else "the first values"
                 raise ValueError(f"{what}: {_line(error)}") from error
         self._result, self._error = self._build(self._defaults), None
-        if not os.environ.get("KDLAB_HEADLESS"):
+        if not headless():
             self._tell = debounce(delay)(self._call)
             self._lay_out(presets)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import html
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +13,7 @@ from IPython.display import display
 from kdlab.plots import multiples, png, show
 from kdlab.plots.multiples import single
 from kdlab.plots.png import data_uri
+from kdlab.progress import headless
 from kdlab.ui.board import ROW, STYLE, Board, Copy, cases, helped, problem_line, report_error
 from kdlab.ui.controls import Control
 
@@ -43,7 +43,7 @@ def panel(
     """
     defaults = {key: control.value for key, control in controls.items()}
     _static(fn, defaults, static or {}, alt, name)
-    if not os.environ.get("KDLAB_HEADLESS"):
+    if not headless():
         display(Panel(fn, controls, alt=alt, presets=static).box)
 
 
