@@ -42,8 +42,8 @@ TPR at FPR 1e-3 / rank-1; embedding of picture plus mirror; ir_student: mean of 
 **Is it worth learning from?** On "{compared}" with {people} people, its TPR at FPR {fpr} minus
 ir_student's:
 {estimate:+.1f} points, 95 % interval over people and the students' seeds [{low:+.1f}, {high:+.1f}].
-{least:.0f} points were asked of it: the estimate is {side} that; the claim that the whole
-interval is above: {verdict}.
+We asked for {least:.0f} points at least. The estimate is {side} that; the claim that the whole
+interval is: {verdict}.
 
 **Limits.** Rendered faces are not photographs: for those, read the row "orl". One training seed.
 Pictures of 48 pixels. Ancestry, sex and age are parameters of the renderer, three ancestries in
@@ -51,8 +51,8 @@ all; what holds for its groups need not hold for people.
 
 **Licence.** MIT, as kdlab; the head behind the renderer is CC0 (`../LICENSE-head.md`).
 
-**Made by** `kdlab study teacher` (80 minutes on two cores), with its results in
-`data/results/teacher`; to train it anew, delete `data/results/teacher/cells/{cell}.json` first. On
+**Made by** `kdlab study teacher` (80 minutes, run twice side by side on two cores), with its results
+in `data/results/teacher`; to train it anew, delete `data/results/teacher/cells/{cell}.json` first. On
 another machine or with another PyTorch its bits, and so its hash, may differ. This card is of the
 weights with SHA-256 `{hash}` and is written by `python scripts/teacher_card.py`.
 """
