@@ -11,18 +11,29 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DELETE_ON_ERROR:
-.PHONY: lab test test-slow course study lint doctor clean
+.PHONY: lab test test-slow browser course study lint doctor clean
 
 lab: $(READY)  # open the course
 	$(BIN)/kdlab lab
 
-test: $(READY)  # the quick suite, the linters, then every notebook in the smoke profile
-	KDLAB_HEADLESS=1 $(BIN)/pytest -m "not notebooks and not slow"
+test: $(READY)  # the quick suite, the linters, every notebook in the smoke profile, a browser
+	KDLAB_HEADLESS=1 $(BIN)/pytest -m "not notebooks and not slow and not browser"
 	$(MAKE) --no-print-directory lint
 	KDLAB_HEADLESS=1 $(BIN)/pytest -m "notebooks and not slow"
+	$(MAKE) --no-print-directory browser
+	$(BIN)/pytest -m browser -rs
 
 test-slow: $(READY)  # the dear tests
 	KDLAB_HEADLESS=1 $(BIN)/pytest -m slow
+
+browser:  # Chromium for the last tests, installed where that is allowed; pictures in build/browser
+	@[ -z "$$KDLAB_CHROMIUM$$(which chromium chromium-browser google-chrome 2>/dev/null)" ] || exit 0; \
+	as="sudo -n"; [ "$$(id -u)" != 0 ] || as=; \
+	if which apt-get >/dev/null && $$as true 2>/dev/null; then \
+		$$as apt-get update && $$as apt-get install -y --no-install-recommends chromium && exit 0; \
+	fi; \
+	echo "NO BROWSER: install Chromium, or name one in KDLAB_CHROMIUM; until then the course is" \
+		"not tested in a browser" >&2; [ -z "$$CI" ]
 
 course: $(READY)  # run every notebook headless: make course PROFILE=smoke
 	$(BIN)/kdlab notebooks run --profile $(PROFILE)

@@ -7,6 +7,7 @@ from pathlib import Path
 import kdlab
 
 PORT = 8888  # Jupyter's own; it takes the next free one when this is busy
+NEWS = "@jupyterlab/apputils-extension:announcements"
 FIRST = Path("notebooks") / "00_start.ipynb"
 
 
@@ -27,6 +28,11 @@ def arguments(port: int, browser: bool, token: str, root: Path) -> list[str]:
     return told
 
 
+def _no_news(handler, page: dict) -> dict:
+    """Lab would ask whether to fetch news, even with no address to fetch them from."""
+    return page | {"disabledExtensions": [*page.get("disabledExtensions", ()), NEWS]}
+
+
 def lab(port: int = PORT, browser: bool = True) -> int:
     """Serve until Ctrl-C; print the address, token included, once it answers.
 
@@ -38,6 +44,7 @@ def lab(port: int = PORT, browser: bool = True) -> int:
     token = secrets.token_hex(24)  # as long as Jupyter's own
     # In this process, not a child's arguments: those anyone on the machine can list.
     server = LabApp.initialize_server(arguments(port, browser, token, kdlab.home().resolve()))
+    server.web_app.settings["page_config_hook"] = _no_news
     if server.identity_provider.token != token:
         raise ValueError("your Jupyter configuration sets or disables the token; remove that "
                          "setting (`jupyter --paths` lists the folders)")

@@ -79,7 +79,8 @@ def _imported(folder: str) -> set[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 found.add(node.module.split(".")[0])
-    return found - sys.stdlib_module_names - {"kdlab"}
+    own = {path.stem for part in ("benchmarks", "tests") for path in (ROOT / part).glob("*.py")}
+    return found - sys.stdlib_module_names - own - {"kdlab"}
 
 
 @pytest.mark.parametrize("folder", ["kdlab", "studies", "tests"])

@@ -48,6 +48,7 @@ def test_it_serves_with_the_token_and_not_without(address):
     assert answer.status == 200 and answer.url == address
     assert re.search(r'"news": {"disabled": true}', text)  # nothing is asked of the web
     assert '"can_install": false' in text
+    assert re.search(r'"disabledExtensions": \[[^]]*extension:announcements"', text)  # nor offered
     with get(page) as answer:  # sent to where one logs in
         assert answer.url.startswith(f"{root}login")
     for wrong in ("", "?token=" + "0" * 48):
