@@ -51,10 +51,11 @@ all; what holds for its groups need not hold for people.
 
 **Licence.** MIT, as kdlab; the head behind the renderer is CC0 (`../LICENSE-head.md`).
 
-**Made by** `kdlab study teacher` (80 minutes, run twice side by side on two cores), with its results
-in `data/results/teacher`; to train it anew, delete `data/results/teacher/cells/{cell}.json` first. On
-another machine or with another PyTorch its bits, and so its hash, may differ. This card is of the
-weights with SHA-256 `{hash}` and is written by `python scripts/teacher_card.py`.
+**Made by** `kdlab study teacher` (80 minutes, run twice side by side on two cores), with its
+results in `data/results/teacher`; to train it anew, delete
+`data/results/teacher/cells/{cell}.json` first. On another machine or with another PyTorch its
+bits, and so its hash, may differ. This card is of the weights with SHA-256 `{hash}` and is
+written by `python scripts/teacher_card.py`.
 """
 
 

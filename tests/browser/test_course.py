@@ -32,9 +32,9 @@ IN_PLACE = """figure => new Promise(done => {
   requestAnimationFrame(() => requestAnimationFrame(done));
 })"""
 
-# From the next key on this knob, or choice in it, to the painted new picture of its panel, or to the
-# new text of a form: milliseconds, or the words of the panel's error. Looked at every frame, because
-# a text field changes without a mutation.
+# From the next key on this knob, or choice in it, to the painted new picture of its panel, or to
+# the new text of a form: milliseconds, or the words of the panel's error. Looked at every frame,
+# because a text field changes without a mutation.
 WATCH = """knob => {
   const panel = knob.closest(".jp-OutputArea-output");
   const images = () => [...panel.querySelectorAll("img")];
