@@ -114,9 +114,9 @@ class Board:
     def _moved(self) -> None:
         if self._quiet:
             return
-        now = plain(self.values)  # a tuple typed anew is a list
+        now = _comparable(self.values)
         fits = [case for case, values in self.cases.items()
-                if plain(values) == now and not self.problems]
+                if _comparable(values) == now and not self.problems]
         if self.presets.value not in fits:
             self._quiet = True
             self.presets.value = fits[0] if fits else OWN
@@ -133,6 +133,12 @@ class Board:
             except yaml.YAMLError:
                 told[name] = getattr(self.knobs[name], "label", None) or str(value)
         return yaml.safe_dump(told, sort_keys=False)
+
+
+def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A tuple typed anew is a list, and a slider gone there and back is off by a rounding."""
+    return {name: float(f"{value:.9g}") if isinstance(value, float) else plain(value)
+            for name, value in values.items()}
 
 
 def cases(defaults: dict[str, Any], presets: Mapping[str, Mapping[str, Any]]) -> dict[str, dict]:

@@ -87,6 +87,10 @@ def lab(tmp_path_factory, chromium, outside):
     (home / "notebooks").mkdir()
     for name in ("data", "studies"):
         (home / name).symlink_to(kdlab.home() / name)
+    settings = home / ".jupyter/lab/user-settings/@jupyterlab/notebook-extension"
+    settings.mkdir(parents=True)
+    # JupyterLab takes cells out of the page that are out of view, and what was found is gone.
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
     for name in index():
         source = load_notebook_node(str(kdlab.home() / "notebooks" / f"{name}.ipynb"))
         given = {"PROFILE": "smoke", "OUT": str(home / "out" / name)}

@@ -434,3 +434,12 @@ def test_threshold_panel_by_target_rate_draws_the_rates_it_can_support(outputs, 
     asked.clear()
     threshold_panel(SCORES[0], SCORES[1][::10], rates, threshold_at)
     assert set(asked) == {1e-1, 1e-2}  # 100 impostor pairs know no FPR of 0.1 %
+
+
+def test_a_slider_gone_there_and_back_stands_for_its_preset_again():
+    made = Panel(lambda alpha: go.Figure(layout_title_text=f"{alpha:g}"),
+                 {"alpha": slider(0.5, 1.0, 0.005, 0.9)}, alt="x",
+                 presets={"more": {"alpha": 0.95}})
+    made.board.knobs["alpha"].value = 0.95
+    made.board.knobs["alpha"].value = 0.9 + 2e-16
+    assert made.board.presets.value == "default"
