@@ -27,7 +27,10 @@ def figure_widget(fig: go.Figure) -> go.FigureWidget:
     fig = go.Figure(fig)
     default = fig.layout.template.layout
     fig.update_layout(width=fig.layout.width or default.width or 700,  # 700 x 450: plotly's own
-                      height=fig.layout.height or default.height or 450)  # fmt: skip
+                      height=fig.layout.height or default.height or 450,
+                      # plotly would draw it upon the title, which it measures before there is room
+                      # on the page; the printed figure has it.
+                      title_subtitle_text=None)  # fmt: skip
     live = go.FigureWidget(fig)
     # A figure widget takes no `config` argument; this synchronised trait is what it draws with.
     live._config = {**live._config, **CONFIG}

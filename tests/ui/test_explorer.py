@@ -232,3 +232,10 @@ def test_centre_player_prints_three_moments_and_checks_its_numbers(outputs, monk
     for bad in ((way, steps[:4], rows), (way, steps, rows[:3]), (way, ["same"] * 5, rows)):
         with pytest.raises(ValueError, match="different steps"):
             centre_player(*bad, FACES, alt="centres")
+
+
+def test_a_live_figure_leaves_its_subtitle_to_the_printed_one():
+    fig = go.Figure(layout={"title": {"text": "title", "subtitle": {"text": "more"}}})
+    live = figure_widget(fig)
+    assert live.layout.title.text == "title" and live.layout.title.subtitle.text is None
+    assert fig.layout.title.subtitle.text == "more"
