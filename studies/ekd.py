@@ -45,7 +45,8 @@ WEIGHTS = (0.02, 0.01)  # positive and negative, paper section 4
 SAMPLES = 500  # draws of people
 LOG, WATCH = 5, 25  # steps from one line of the log, from one true threshold, to the next
 ROUNDS = 30  # timed steps of each kind
-CONTROLS = {"smaller_ekd": "smaller_alone", "ekd_all_rows": "alone_all_rows"}  # else "alone"
+CONTROLS = {"smaller_alone": "smaller_alone", "smaller_ekd": "smaller_alone",
+            "ekd_all_rows": "alone_all_rows"}  # else "alone"
 CHOICES = ("alone_all_rows", "tau_0.1", "tau_0.001", "hard_N_125", "hard_N_625", "random_N_250",
            "K_2", "equation_7", "paper", "slow", "corrected")  # rows also compared with EKD's own
 
