@@ -9,7 +9,7 @@ from PIL import Image
 from kdlab.plots.png import LIMIT, data_uri, encode
 from kdlab.plots.style import GREY, figure
 
-WIDEST = 1000  # pixels; a notebook's column on a laptop
+WIDEST = 940  # pixels; JupyterLab's page in a window of 1,400, its sidebar open
 MOST = 200  # faces in one figure; more are smaller than a thumbnail
 SMALLEST = 64  # pixels a face is enlarged to at least, in whole steps so that it stays crisp
 

@@ -31,7 +31,7 @@ def multiples(figures: Mapping[str, go.Figure], title: str | None = None) -> go.
             raise ValueError(f"figure '{name}' has several subplots; show it by itself")
     if len(figures) == 1:
         return next(iter(figures.values()))
-    columns = 2 if len(figures) in (2, 4) else 3
+    columns = 2  # three would be wider than JupyterLab's page on a laptop
     rows = -(-len(figures) // columns)
     own = {name: fig.layout.title.text for name, fig in figures.items()}
     alike = len(set(own.values())) == 1
@@ -44,7 +44,10 @@ def multiples(figures: Mapping[str, go.Figure], title: str | None = None) -> go.
     inside = PANEL[0] * columns - sum(MARGIN)  # pixels
     wide = (inside - GAP * (columns - 1)) / columns
     high = max(_height(fig, wide) for fig in figures.values()) + 14 * lines
-    result = make_subplots(rows, columns, subplot_titles=headings, horizontal_spacing=GAP / inside,
+    cells = [{}] * len(figures) + [None] * (rows * columns - len(figures))
+    specs = [cells[row * columns : (row + 1) * columns] for row in range(rows)]
+    result = make_subplots(rows, columns, specs=specs, subplot_titles=headings,
+                           horizontal_spacing=GAP / inside,
                            vertical_spacing=(74 + 14 * lines) / (high * rows))  # fmt: skip
     result.update_annotations(font_size=11)
     named = set()

@@ -64,11 +64,13 @@ def threshold_timeline(
     more = [name for name in kinds if name not in own]
     panels = {"": own + more} if overlay else {name: [name, *more] for name in own}
     dash = dict(zip(own, ("solid", "dash", "dashdot", "longdash", "longdashdot"), strict=False))
-    wide = 1 if overlay else 2 if len(panels) in (2, 4) else min(3, len(panels))
+    wide = min(2, len(panels))
     high = -(-len(panels) // wide)
+    cells = [{}] * len(panels) + [None] * (wide * high - len(panels))
+    specs = [cells[row * wide : (row + 1) * wide] for row in range(high)]
     names = list(panels) if len(panels) > 1 else None  # one panel is named by its legend
-    fig = make_subplots(high, wide, subplot_titles=names, horizontal_spacing=0.26 / wide,
-                        vertical_spacing=0.22 / high)  # fmt: skip
+    fig = make_subplots(high, wide, specs=specs, subplot_titles=names,
+                        horizontal_spacing=0.26 / wide, vertical_spacing=0.22 / high)
     fig.update_annotations(font_size=13)
     keep = np.unique(np.linspace(0, len(steps) - 1, POINTS).round().astype(int))
     for name in kinds:  # the legend: a dash is a kind, whatever its colour
