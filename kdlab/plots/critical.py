@@ -107,8 +107,9 @@ def critical_timeline(
     if early is not None:
         fig.add_shape(type="rect", x0=float(steps[0]), x1=early, y0=0, y1=1, yref="y domain",
                       fillcolor=GREY, opacity=0.14, line={"width": 0}, layer="below")  # fmt: skip
-        fig.add_annotation(x=early, y=1, yref="y domain", text="shaded: the start, which the "
-                           "paper leaves out", showarrow=False, xanchor="left", yanchor="top",
+        # Under the curves, which begin high: at the top it would hide them.
+        fig.add_annotation(x=early, y=0.02, yref="y domain", text="shaded: the start, which the "
+                           "paper leaves out", showarrow=False, xanchor="left", yanchor="bottom",
                            xshift=4, font={"size": 11}, bgcolor="rgba(255,255,255,0.85)")
     fig.update_xaxes(title_text="training step")
     fig.update_yaxes(title_text=f"critical share (% of {kind} pairs)", tickformat=".0%",

@@ -28,4 +28,4 @@ def threshold_timeline(steps: np.ndarray, average: Callable[[float, bool], np.nd
 
     panel(view, {"alpha": slider(0.5, 0.995, 0.005, alpha, "kept a step"),
                  "debias": toggle(False, "divide by 1 - alpha^n")}, alt=words, name=name,
-          static={"alpha 0.99": {"alpha": 0.99}, "corrected": {"alpha": 0.99, "debias": True}})
+          static={"corrected": {"alpha": 0.99, "debias": True}})
