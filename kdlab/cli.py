@@ -1,10 +1,11 @@
-"""The command line: `kdlab lab`, `doctor`, `notebooks`, `study`, `train`.
+"""The command line: `kdlab lab`, `doctor`, `notebooks`, `study`, `train`, `dimension`.
 
 Exit codes: 0 all well, 1 something was found or failed, 2 the command could not be carried out,
 130 stopped by Ctrl-C.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -56,6 +57,25 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("train", help="train a student as a run file says")
     one.add_argument("config", help="a YAML file")
     one.set_defaults(run=_train)
+
+    one = commands.add_parser(
+        "dimension", help="the intrinsic dimension of embeddings (TwoNN)",
+        description="TwoNN of the rows of a .npy file, and the mean over draws of ReFO's protocol.",
+        epilog="Take one picture of each person to imitate the paper, whose sample has 0.7: where "
+               "there are many, both neighbours of a picture show the same person, and what is "
+               "measured is the dimension of one person's pictures.")
+    one.add_argument("file", help="a .npy file (rows, columns), one embedding a row")
+    one.add_argument("--method", default="fit", help="fit (default), mle or mle_unbiased")
+    one.add_argument("--discard", type=float, default=0.1,
+                     help="share of largest ratios that the fit leaves out (default 0.1)")
+    one.add_argument("--repeats", type=int, default=20, help="draws (default 20)")
+    one.add_argument("--fraction", type=float, default=0.9,
+                     help="share of the rows in a draw (default 0.9)")
+    one.add_argument("--no-normalize", action="store_true",
+                     help="take rows as they are, not scaled to length 1")
+    one.add_argument("--seed", type=int, default=0, help="of the draws")
+    one.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    one.set_defaults(run=_dimension)
     return top
 
 
@@ -152,6 +172,22 @@ def _train(args) -> int:
     from kdlab.train.__main__ import main as train
 
     return train([args.config])
+
+
+def _dimension(args) -> int:
+    from kdlab.dimension import report
+
+    found = report(args.file, args.method, args.discard, args.repeats, args.fraction,
+                   not args.no_normalize, args.seed)
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    print("{file}: {rows} rows of {columns}, {duplicates} equal to an earlier one; ".format(**found)
+          + ("scaled to length 1" if found["normalize"] else "lengths as they are"))
+    print("dimension {dimension:.4g} +- {stderr:.2g} (standard error), {n} points, {method}\n"
+          "mean of {repeats} draws of {fraction:g}: {mean:.4g} +- {std:.2g} (spread)"
+          .format(**found))
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:

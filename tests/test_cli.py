@@ -97,6 +97,92 @@ def test_train_hands_the_config_over(monkeypatch):
     assert seen == [(["run.yaml"],)]
 
 
+def _points(path, rows=60):
+    import numpy as np
+
+    np.save(path, np.random.default_rng(0).standard_normal((rows, 5)))
+    return str(path)
+
+
+def test_dimension_hands_its_options_over(monkeypatch, capsys):
+    from kdlab import dimension
+
+    said = {"file": "x.npy", "rows": 60, "columns": 5, "duplicates": 2, "dimension": 4.5678,
+            "stderr": 0.1234, "n": 58, "method": "mle", "repeats": 4, "fraction": 0.8,
+            "mean": 4.4321, "std": 0.0234, "normalize": False}
+    seen = _call(monkeypatch, dimension, "report", said)
+    assert cli.main(["dimension", "x.npy"]) == 0
+    assert cli.main(["dimension", "x.npy", "--method", "mle", "--discard", "0.2", "--repeats", "4",
+                     "--fraction", "0.8", "--no-normalize", "--seed", "3"]) == 0
+    assert seen == [("x.npy", "fit", 0.1, 20, 0.9, True, 0),
+                    ("x.npy", "mle", 0.2, 4, 0.8, False, 3)]
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "x.npy: 60 rows of 5, 2 equal to an earlier one; lengths as they are",
+        "dimension 4.568 +- 0.12 (standard error), 58 points, mle",
+        "mean of 4 draws of 0.8: 4.432 +- 0.023 (spread)"]
+
+
+def test_dimension_of_a_file(tmp_path, capsys):
+    import json
+
+    import numpy as np
+
+    from kdlab.dimension import two_nn
+
+    path = _points(tmp_path / "x.npy")
+    assert cli.main(["dimension", path]) == 0
+    text = capsys.readouterr().out
+    assert cli.main(["dimension", path, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = two_nn(np.load(path, allow_pickle=False), normalize=True).dimension
+    assert found["dimension"] == pytest.approx(expected) and len(found["values"]) == 20
+    assert f"dimension {expected:.4g} +- " in text and "scaled to length 1" in text
+
+
+def test_dimension_tells_what_to_sample(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["dimension", "--help"])
+    assert "one picture of each person" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda path, np: None, "there is no file {}"),
+    (lambda path, np: path.write_text("1,2\n3,4"), "{} is not a .npy file"),
+    (lambda path, np: path.write_bytes(b""), "{} is not a .npy file"),
+    (lambda path, np: path.mkdir(), "there is no file {}"),
+    (lambda path, np: np.save(path, np.array([[{}]]), allow_pickle=True),
+     "{} holds Python objects"),
+    (lambda path, np: path.write_bytes(path.with_name("whole.npy").read_bytes()[:-8]),
+     "{} is cut short or damaged"),
+    (lambda path, np: path.write_bytes(path.with_name("whole.npy").read_bytes()[:30]),
+     "{} is cut short or damaged"),
+    (lambda path, np: path.write_bytes(path.with_name("whole.npy").read_bytes().replace(
+        b"(60, 5), }" + b" " * 9, b"(9999999999, 5), }" + b" ")), "{} is cut short or damaged"),
+    (lambda path, np: np.save(path, np.zeros(7)), "{}: points must be the rows of a table"),
+    (lambda path, np: np.save(path, np.array([["a"]])), "{}: points must be real numbers, not <U1"),
+    (lambda path, np: np.save(path, np.zeros((0, 5))), "{}: two neighbours need 3 different"),
+    (lambda path, np: np.save(path, np.eye(2)), "{}: two neighbours need 3 different points"),
+    (lambda path, np: np.save(path, np.diag([1, 2, np.nan])), "{}: row 2 is not finite"),
+    (lambda path, np: np.save(path, np.diag([1.0, 0, 2, 3])), "{}: row 1 is zero"),
+])
+def test_dimension_of_what_it_cannot_be(make, message, tmp_path, capsys):
+    import numpy as np
+
+    _points(tmp_path / "whole.npy")
+    path = tmp_path / "x.npy"
+    make(path, np)
+    assert cli.main(["dimension", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"kdlab: {message.format(path)}") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", [["--method", "line"], ["--discard", "1"], ["--repeats", "0"],
+                                    ["--fraction", "2"], ["--discard", "nan"], ["--seed", "-1"]])
+def test_dimension_with_settings_that_make_no_sense(option, tmp_path, capsys):
+    assert cli.main(["dimension", _points(tmp_path / "x.npy"), *option]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize("error", [OSError("disk\nfull"), ValueError("disk full"),
                                    FileNotFoundError("disk full")])
 def test_an_error_is_one_line(monkeypatch, capsys, error):

@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "kdlab"
 FILES = sorted(PACKAGE.rglob("*.py"))
 ABOVE = {"train", "plots", "ui", "notebook"}  # what the library below never imports
 BELOW = ["losses", "models", "world", "data", "evaluate", "functional", "margin_softmax", "inputs",
-         "distributed", "outputs", "dimension", "teachers", "align", "cache", "progress"]
+         "distributed", "outputs", "dimension", "neighbours", "cloud", "teachers", "align",
+         "cache", "progress"]
 
 
 def _module(path: Path) -> str:
