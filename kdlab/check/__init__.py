@@ -12,6 +12,7 @@ A typical mistake is written down as a function that makes it. Whoever's answer 
 tests has made it, and is told the hint beside it.
 """
 
+from kdlab.check.dimension import dimension_from_ratios, distinct_points, kept_points
 from kdlab.check.losses import arcface_logit
 from kdlab.check.pairs import cosine_similarity, split_pairs
 from kdlab.check.rates import (
@@ -21,8 +22,10 @@ from kdlab.check.rates import (
     tpr_at_threshold,
 )
 from kdlab.check.relations import critical, indicator_slope, rank_loss
+from kdlab.check.tailored import equal_run, reverse_distillation
 from kdlab.check.thresholds import batch_threshold, ema_after
 
-__all__ = ["arcface_logit", "batch_threshold", "cosine_similarity", "critical", "ema_after",
-           "indicator_slope", "pairs_needed", "rank_loss", "rates_at", "split_pairs",
-           "threshold_from_impostors", "tpr_at_threshold"]
+__all__ = ["arcface_logit", "batch_threshold", "cosine_similarity", "critical",
+           "dimension_from_ratios", "distinct_points", "ema_after", "equal_run", "indicator_slope",
+           "kept_points", "pairs_needed", "rank_loss", "rates_at", "reverse_distillation",
+           "split_pairs", "threshold_from_impostors", "tpr_at_threshold"]
