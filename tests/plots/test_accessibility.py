@@ -134,6 +134,12 @@ LEVELS = {kind: np.tile([0.1 + 0.02 * i, 0.3, 0.4], (39, 1)) for i, kind in enum
 SOFT = {tau: 1 / (1 + np.exp(-np.linspace(-0.2, 0.2, 50) / tau)) for tau in (0.01, 0.1)}
 STUDIED = {"temperature": [("τ = 0.1", 0.4, -0.2, 1.0, (0.38, 0.39))],
            "form": [("eq. 7", -1.0, -1.5, -0.5, None), ("eq. 11", None, None, None, (1.4, 2.4))]}
+LINE = np.linspace(0, 1, 60), 8 * np.linspace(0, 1, 60)  # of `pareto_fit`
+SOME = np.array([7.2, 7.6, 7.8])
+ESTIMATES = {name: (SOME - 0.1 * i, SOME - 0.5, SOME + 0.3)
+             for i, name in enumerate(["teacher", "fit", "likelihood"])}
+TAUGHT = 0.5 + RNG.random((3, 4)) / 10
+TABLE = {"IR100": {"MFN": 53.86, "IR18": 61.7, "IR34": 73.16}, "tailored": {"MFN": 58.66}}
 
 
 def threshold(at: float) -> go.Figure:
@@ -198,6 +204,30 @@ CASES = {
     ],
     "threshold_strips": [lambda: plots.threshold_strips(
         (GENUINE, IMPOSTOR, [0.1, 0.2, 0.3]), (GENUINE, IMPOSTOR, [0.15, 0.25, 0.35]), FPRS)],
+    "pareto_fit": [lambda: plots.pareto_fit(*LINE, np.arange(60) < 54, 8, 0.1, truth=7)],
+    "dimension_against": [
+        lambda: plots.dimension_against([250, 500, 1000], ESTIMATES, truth=8),
+        lambda: plots.dimension_against([0, 0.1, 0.2], ESTIMATES, quantity="noise", log=False),
+    ],
+    "dimension_recovered": [lambda: plots.dimension_recovered([2, 5, 8], ESTIMATES)],
+    "dimension_by_layer": [lambda: plots.dimension_by_layer(["input", "1", "2"], ESTIMATES)],
+    "neighbours_by_identity": [lambda: plots.neighbours_by_identity(
+        [1, 5, 20], *ESTIMATES["fit"], [0, 0.6, 0.9], [0, 0.4, 0.8])],
+    "universality": [
+        lambda: plots.universality(["plain", "tailored", "more"], list("abcd"), TAUGHT,
+                                   TAUGHT - 0.02, TAUGHT + 0.03, TABLE),
+        lambda: plots.universality(["plain"], ["a"], TAUGHT[:1, :1], [[0.4]], [[0.7]]),
+    ],
+    "intrinsic_gap": [lambda: plots.intrinsic_gap(
+        {"before": ([10, 11], [15, 16]), "after": ([13, 14], [15, 16])},
+        {"before": (5, 4.5, 5.5)}, {"proxy": [18, 19]})],
+    "weight_sweep": [
+        lambda: plots.weight_sweep([1, 5, 20], [-1, 0, 1], [-3, 0, 0.5], [1, 0, 1.5], 2, 5,
+                                   {"MFN": {1: 58.1, 5: 59.2}, "IR18": {1: 68.4, 5: 68.6}}),
+        lambda: plots.weight_sweep([1, 5], [-1, 0], [-3, 0], [1, 0], 2, 5),
+    ],
+    "dimension_and_rate": [lambda: plots.dimension_and_rate(
+        {"vanilla": ([10, 11], [0.5, 0.6]), "tailored": ([13, 14], [0.6, 0.7])})],
 }  # fmt: skip
 FIGURES = [name for name in plots.__all__ if callable(getattr(plots, name))
            and inspect.signature(getattr(plots, name)).return_annotation is go.Figure]  # fmt: skip
