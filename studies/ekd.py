@@ -24,7 +24,7 @@ from kdlab.data.embeddings import embed_set
 from kdlab.data.faces import FaceSet
 from kdlab.data.orl import load_orl
 from kdlab.data.samplers import PairSampler
-from kdlab.evaluate.intervals import difference_of_draws, people_counts, tpr_of_draws
+from kdlab.evaluate.draws import compare_draws, keep_draws, tpr_draws
 from kdlab.evaluate.pairs import pair_scores, unit_rows
 from kdlab.evaluate.verification import eer, embed, tpr_at_fpr
 from kdlab.losses import EKD, RKD, ArcFace
@@ -108,19 +108,10 @@ def run(cell: dict, folder: Path) -> dict:
         x = embed(student, seen.pixels("arcface", SIZE))
         out[name] = {"eer": eer(*pair_scores(x, seen.labels))}
         for fpr in RATES[name]:
-            draws[f"{name} tpr@{fpr:g}"] = found = drawn(x, seen.labels, fpr)
+            draws[f"{name} tpr@{fpr:g}"] = found = tpr_draws(x, seen.labels, fpr, SAMPLES)
             out[name][f"tpr@{fpr:g}"] = float(found[0])
-    kept = results_folder("ekd") / "draws"
-    kept.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(kept / f"{cell['name']}.npz", **draws)
+    keep_draws(results_folder("ekd"), cell["name"], draws)
     return out
-
-
-def drawn(x: np.ndarray, labels: np.ndarray, fpr: float) -> np.ndarray:
-    """(1 + SAMPLES,) float32: TPR of everybody, then of each draw, the same draws for every row."""
-    counts = people_counts(labels, SAMPLES, np.random.default_rng(0))
-    counts = np.concatenate([np.ones_like(counts[:1]), counts])
-    return tpr_of_draws(x, labels, fpr, counts).astype(np.float32)
 
 
 def network(cell: dict) -> nn.Module:
@@ -278,12 +269,6 @@ def summarise(results: list[dict], folder: Path) -> dict:
 
 def against(folder: Path, row: str, control: str, seeds: list[int]) -> dict:
     """TPR of a row minus TPR of its control, each set and rate."""
-    sides = []
-    for name in (row, control):
-        kept = [np.load(folder / "draws" / f"{name}-seed{seed}.npz", allow_pickle=False)
-                for seed in seeds]
-        sides.append({key: np.stack([one[key] for one in kept]) for key in kept[0].files})
-    found = {key: difference_of_draws(sides[0][key], sides[1][key], np.random.default_rng(0))
-             for key in sides[0]}
-    return {key: {"control": control, "estimate": d.estimate, "low": d.low, "high": d.high,
-                  "per_seed": list(d.per_seed)} for key, d in found.items()}
+    found = compare_draws(folder, *([f"{name}-seed{seed}" for seed in seeds]
+                                    for name in (row, control)))
+    return {key: {"control": control, **d} for key, d in found.items()}
