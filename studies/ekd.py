@@ -24,9 +24,9 @@ from kdlab.data.embeddings import embed_set
 from kdlab.data.faces import FaceSet
 from kdlab.data.orl import load_orl
 from kdlab.data.samplers import PairSampler
-from kdlab.evaluate.draws import compare_draws, keep_draws, tpr_draws
+from kdlab.evaluate.draws import compare_draws, keep_draws, rate_draws
 from kdlab.evaluate.pairs import pair_scores, unit_rows
-from kdlab.evaluate.verification import eer, embed, tpr_at_fpr
+from kdlab.evaluate.verification import embed, tpr_at_fpr
 from kdlab.losses import EKD, RKD, ArcFace
 from kdlab.losses.ekd import fpr_thresholds
 from kdlab.models import MODELS
@@ -106,10 +106,8 @@ def run(cell: dict, folder: Path) -> dict:
     draws = {}
     for name, seen in (("test", faces(world, cell["test"])), ("orl", load_orl(("arcface",)))):
         x = embed(student, seen.pixels("arcface", SIZE))
-        out[name] = {"eer": eer(*pair_scores(x, seen.labels))}
-        for fpr in RATES[name]:
-            draws[f"{name} tpr@{fpr:g}"] = found = tpr_draws(x, seen.labels, fpr, SAMPLES)
-            out[name][f"tpr@{fpr:g}"] = float(found[0])
+        out[name], found = rate_draws(x, seen.labels, RATES[name], SAMPLES)
+        draws |= {f"{name} {key}": values for key, values in found.items()}
     keep_draws(results_folder("ekd"), cell["name"], draws)
     return out
 

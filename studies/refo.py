@@ -27,9 +27,9 @@ from kdlab.data.batches import Batches
 from kdlab.data.faces import FaceSet
 from kdlab.data.orl import load_orl
 from kdlab.dimension import two_nn, two_nn_repeated
-from kdlab.evaluate.draws import compare_draws, keep_draws, tpr_draws
+from kdlab.evaluate.draws import compare_draws, keep_draws, rate_draws
 from kdlab.evaluate.pairs import pair_scores
-from kdlab.evaluate.verification import eer, embed, tpr_at_fpr
+from kdlab.evaluate.verification import embed, tpr_at_fpr
 from kdlab.losses import ArcFace
 from kdlab.models.iresnet import IResNet
 from kdlab.results import results_folder
@@ -109,10 +109,8 @@ def run(cell: dict, folder: Path) -> dict:
     draws = {}
     for name, seen in (("test", faces(world, cell["test"])), ("orl", load_orl(("arcface",)))):
         x = embed(network, seen.pixels("arcface", SIZE))
-        out[name] = {"eer": eer(*pair_scores(x, seen.labels))}
-        for fpr in RATES[name]:
-            draws[f"{name} tpr@{fpr:g}"] = found = tpr_draws(x, seen.labels, fpr, SAMPLES)
-            out[name][f"tpr@{fpr:g}"] = float(found[0])
+        out[name], found = rate_draws(x, seen.labels, RATES[name], SAMPLES)
+        draws |= {f"{name} {key}": values for key, values in found.items()}
     keep_draws(results_folder("refo"), cell["name"], draws)
     return out
 

@@ -1,7 +1,6 @@
 """The study `ekd` on a world of noise: what it plans, trains, keeps and compares."""
 
 import ast
-import json
 from pathlib import Path
 
 import nbformat
@@ -11,7 +10,6 @@ import torch
 
 import kdlab
 from kdlab import study
-from kdlab.data.faces import FaceSet
 from kdlab.models import MODELS
 from kdlab.outputs import Output, Targets
 from kdlab.teachers import save_teacher
@@ -21,18 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULE, CONFIG = study.load("ekd")
 
 
-def noise(world, identities, per_identity, crops=("arcface", "dlib")):
-    """Random blocks instead of faces: one pattern a person, a little of it new in each picture."""
-    rng = np.random.default_rng(len(identities))
-    own = rng.integers(0, 200, (len(identities), 1, 3, 8, 8))
-    mixed = own + rng.integers(0, 56, (len(identities), per_identity, 3, 8, 8))
-    pixels = mixed.astype(np.uint8).reshape(-1, 3, 8, 8).repeat(6, 2).repeat(6, 3)
-    labels = np.repeat(np.arange(len(identities)), per_identity)
-    return FaceSet({crop: pixels for crop in crops}, labels, f"noise {list(identities)}")
-
-
 @pytest.fixture
-def small(tmp_path, monkeypatch):
+def small(tmp_path, monkeypatch, noise):
     """The study over noise, with a teacher of 16 dimensions: (config, folder of results)."""
     torch.manual_seed(0)
     size = {"embedding_size": 16}
@@ -57,17 +45,8 @@ def small(tmp_path, monkeypatch):
     return config, tmp_path / "ekd"
 
 
-def finished(config, folder) -> tuple[list[dict], dict]:
-    done, records = {}, []
-    while left := [c for c in MODULE.cells(config, done) if c["name"] not in done]:
-        result = json.loads(json.dumps(MODULE.run(left[0], folder)))
-        done[left[0]["name"]] = result
-        records.append({"cell": left[0], "result": result})
-    return records, MODULE.summarise(records, folder)
-
-
-def test_it_runs_to_its_end(small):
-    records, summary = finished(*small)
+def test_it_runs_to_its_end(small, finished):
+    records, summary = finished(MODULE, *small)
     assert [r["cell"]["kind"] for r in records[:5]] == ["cost"] + ["search"] * 4
     assert set(summary["rows"]) == set(small[0]["rows"]) and summary["seeds"] == [0, 1]
     assert set(summary["difference"]) == set(summary["rows"]) - {"alone", "smaller_alone"}

@@ -1,29 +1,15 @@
 """The study `refo` on a world of noise: what it plans, trains, keeps and compares."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
 from kdlab import study
-from kdlab.data.faces import FaceSet
 from kdlab.models.iresnet import IResNet
 from kdlab.teachers import Teacher
 
 MODULE, CONFIG = study.load("refo")
 TINY = {"units": [1, 1, 1, 1], "channels": [16, 16, 16, 16]}
-
-
-def noise(world, identities, per_identity, crops=("arcface", "dlib")):
-    """Random blocks instead of faces: one pattern a person, a little of it new in each picture."""
-    rng = np.random.default_rng(len(identities))
-    own = rng.integers(0, 200, (len(identities), 1, 3, 8, 8))
-    mixed = own + rng.integers(0, 56, (len(identities), per_identity, 3, 8, 8))
-    pixels = mixed.astype(np.uint8).reshape(-1, 3, 8, 8).repeat(6, 2).repeat(6, 3)
-    labels = np.repeat(np.arange(len(identities)), per_identity)
-    return FaceSet({crop: pixels for crop in crops}, labels, f"noise {list(identities)}",
-                   {"image": np.tile(np.arange(per_identity), len(identities))})
 
 
 def shipped(name):
@@ -37,7 +23,7 @@ def shipped(name):
 
 
 @pytest.fixture
-def small(tmp_path, monkeypatch):
+def small(tmp_path, monkeypatch, noise):
     """The study over noise: (config, folder of results)."""
     monkeypatch.setenv("KDLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("KDLAB_HEADLESS", "1")
@@ -62,17 +48,8 @@ def small(tmp_path, monkeypatch):
     return config, tmp_path / "refo"
 
 
-def finished(config, folder) -> tuple[list[dict], dict]:
-    done, records = {}, []
-    while left := [c for c in MODULE.cells(config, done) if c["name"] not in done]:
-        result = json.loads(json.dumps(MODULE.run(left[0], folder)))
-        done[left[0]["name"]] = result
-        records.append({"cell": left[0], "result": result})
-    return records, MODULE.summarise(records, folder)
-
-
-def test_it_runs_to_its_end(small):
-    records, summary = finished(*small)
+def test_it_runs_to_its_end(small, finished):
+    records, summary = finished(MODULE, *small)
     kinds = [r["cell"]["kind"] for r in records]
     assert kinds[:8] == ["search"] * 8 and kinds.count("teacher") == 12
     assert set(summary["chosen"]) == {"labels", "tuned", "features", "beta1"}

@@ -3,11 +3,14 @@
 A network's TPR for each of many draws of people is 2 kB; its embeddings are megabytes.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kdlab.evaluate.intervals import difference_of_draws, people_counts, tpr_of_draws
+from kdlab.evaluate.pairs import pair_scores
+from kdlab.evaluate.verification import eer
 
 
 def tpr_draws(embeddings: np.ndarray, labels: np.ndarray, fpr: float,
@@ -19,6 +22,14 @@ def tpr_draws(embeddings: np.ndarray, labels: np.ndarray, fpr: float,
     counts = people_counts(labels, samples, np.random.default_rng(0))
     counts = np.concatenate([np.ones_like(counts[:1]), counts])
     return tpr_of_draws(embeddings, labels, fpr, counts).astype(np.float32)
+
+
+def rate_draws(embeddings: np.ndarray, labels: np.ndarray, fprs: Sequence[float],
+               samples: int = 500) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Of one set: {"eer": ..., "tpr@0.001": ...}, and the draws of each TPR by the same names."""
+    draws = {f"tpr@{fpr:g}": tpr_draws(embeddings, labels, fpr, samples) for fpr in fprs}
+    rates = {name: float(found[0]) for name, found in draws.items()}
+    return {"eer": eer(*pair_scores(embeddings, labels)), **rates}, draws
 
 
 def keep_draws(folder: Path, name: str, draws: dict[str, np.ndarray]) -> None:
