@@ -35,7 +35,7 @@ def small(tmp_path, monkeypatch, noise):
     search = {what: options | {"values": options["values"][:2]}
               for what, options in CONFIG["search"].items()}
     rows = {name: row | {"students": ["small"]} for name, row in CONFIG["rows"].items()
-            if name in ("vanilla", "refo", "plus", "beta1_x4", "scratch", "scratch_refo")}
+            if name != "scratch_other"}
     config = CONFIG | {
         "world": {"seed": 0, "identities": 12, "per_identity": 4}, "batch_size": 16,
         "validation": {"first": 100, "identities": 6, "per_identity": 4},
@@ -44,7 +44,7 @@ def small(tmp_path, monkeypatch, noise):
         "networks": dict.fromkeys(CONFIG["networks"], TINY) | {"shipped": "shipped"},
         "epochs": {"labels": 1, "tuned": 1, "features": 1}, "by_labels": ["half", "small"],
         "search": search, "rows": rows}
-    config["rows"]["plus"]["beta2s"] = {"small": [2]}
+    config["rows"]["scratch_plus"]["beta2s"] = {"small": [2]}
     return config, tmp_path / "refo"
 
 
@@ -53,11 +53,12 @@ def test_it_runs_to_its_end(small, finished):
     kinds = [r["cell"]["kind"] for r in records]
     assert kinds[:8] == ["search"] * 8 and kinds.count("teacher") == 12
     assert set(summary["chosen"]) == {"labels", "tuned", "features", "beta1"}
-    names = set(summary["difference"])
-    assert names == {"refo-small - vanilla-small", "plus-small - vanilla-small",
-                     "plus-small - refo-small", "plus-small-beta2_2 - plus-small",
-                     "beta1_x4-small - refo-small", "vanilla-small - labels-small",
-                     "scratch-small - labels-small", "scratch_refo-small - scratch-small"}
+    assert set(summary["difference"]) == {
+        "vanilla-small - labels-small", "refo-small - vanilla-small",
+        "scratch-small - labels-small", "scratch_refo-small - scratch-small",
+        "scratch_plus-small - scratch-small", "scratch_plus-small - scratch_refo-small",
+        "scratch_plus-small-beta2_2 - scratch_plus-small",
+        "scratch_beta1_2-small - scratch-small", "scratch_beta1_2-small - scratch_refo-small"}
     d = summary["difference"]["refo-small - vanilla-small"]["test tpr@0.001"]
     each = [b - a for a, b in zip(*(summary["rows"][row]["test"]["tpr@0.001"] for row in
                                     ("vanilla-small", "refo-small")), strict=True)]
@@ -69,9 +70,10 @@ def test_it_runs_to_its_end(small, finished):
     np.testing.assert_allclose(gap["per_seed"], each)
     by_name = {r["cell"]["name"]: r["cell"] for r in records}
     chosen = summary["chosen"]
-    assert by_name["teacher-beta1_x4-seed0"]["row"]["beta1"] == 4 * chosen["beta1"]
+    assert by_name["teacher-refo-seed0"]["row"]["beta1"] == chosen["beta1"]
     assert by_name["teacher-scratch_refo-seed0"]["row"]["beta1"] == 0.5
-    assert by_name["plus-small-seed0"]["lr"] == {k: v for k, v in chosen.items() if k != "beta1"}
+    rates = {what: value for what, value in chosen.items() if what != "beta1"}
+    assert by_name["scratch_plus-small-seed0"]["lr"] == rates
 
 
 def test_students_wait_for_their_teacher_and_searches_for_each_other(small):

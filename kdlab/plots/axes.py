@@ -109,7 +109,7 @@ def _range(ax, side: str, layout: dict) -> tuple[float, float]:
 def _ticks(ax, side: str, layout: dict) -> None:
     axis = getattr(ax, f"{side}axis")
     font = layout.get("tickfont") or {}
-    ax.tick_params(axis=side, labelsize=points(font.get("size", 12)) * 0.9, length=3, width=0.7,
+    ax.tick_params(axis=side, labelsize=points(font.get("size", 12)), length=3, width=0.7,
                    color="#6B6B6B", labelrotation=-float(layout.get("tickangle") or 0),
                    top=layout.get("side") == "top" and side == "x",
                    labeltop=layout.get("side") == "top" and side == "x",
@@ -135,7 +135,7 @@ def _ticks(ax, side: str, layout: dict) -> None:
     text = title if isinstance(title, str) else title.get("text")
     if text:
         size = {} if isinstance(title, str) else title.get("font") or {}
-        axis.set_label_text(clean(text), fontsize=points(size.get("size", 12)) * 0.95)
+        axis.set_label_text(clean(text), fontsize=points(size.get("size", 12)))
         axis.labelpad = 4
     known, ticks = ax.kd_categories[side], values(layout.get("tickvals"))
     prefix, suffix = layout.get("tickprefix") or "", layout.get("ticksuffix") or ""

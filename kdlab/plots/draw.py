@@ -146,7 +146,7 @@ def _labels(ax, trace: dict, x, y) -> None:
             xytext=(shift.get(horizontal, 0), shift.get(vertical, 0)),
             ha={"left": "right", "right": "left"}.get(horizontal, "center"),
             va={"top": "bottom", "bottom": "top"}.get(vertical, "center"),
-            fontsize=points(font.get("size", 12)) * 0.95,
+            fontsize=points(font.get("size", 12)),
             color=color(font.get("color") or "#222222"),
         )  # fmt: skip
 

@@ -120,7 +120,7 @@ def _note(twin, note: dict) -> None:
     ax.annotate(
         clean(note["text"]), spot, xycoords=transform, xytext=(points(shift[0]), points(shift[1])),
         textcoords="offset points", ha=xa, va="center" if ya == "middle" else ya,
-        fontsize=points(font.get("size", 12)) * 0.95, color=color(font.get("color") or "#222222"),
+        fontsize=points(font.get("size", 12)), color=color(font.get("color") or "#222222"),
         rotation=-float(note.get("textangle") or 0), annotation_clip=False, zorder=4,
         multialignment=note.get("align", "center"),
         bbox={"facecolor": color(box), "edgecolor": "none", "pad": 1.5} if box else None,

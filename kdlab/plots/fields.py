@@ -51,7 +51,7 @@ def heatmap(twin, ax, trace: dict, index: int):
             raise ValueError(f"the PNG twin cannot write '{pattern}'; use %{{z:.2f}} or %{{text}}")
         text = values(trace["text"]) if found[1] == "text" else z
         write = str if found[1] == "text" else number_format(found[2] or "")
-        size = points((trace.get("textfont") or {}).get("size", 11)) * 0.95
+        size = points((trace.get("textfont") or {}).get("size", 11))
         for (row, column), value in np.ndenumerate(z):
             if np.isfinite(value):
                 rgb = np.array(colors.to_rgba(value)[:3])
@@ -81,11 +81,11 @@ def heat_bar(twin, ax, trace: dict) -> None:
     made.outline.set_visible(False)
     title = layout.get("title") or {}
     text = title if isinstance(title, str) else title.get("text")
-    made.set_label(clean(text or ""), fontsize=points(12) * 0.95)
+    made.set_label(clean(text or ""), fontsize=points(12))
     write = number_format(layout.get("tickformat") or "")
     if layout.get("tickformat"):
         made.ax.yaxis.set_major_formatter(lambda v, _: clean(write(v)))
-    made.ax.tick_params(labelsize=points(12) * 0.9, length=3, width=0.7)
+    made.ax.tick_params(labelsize=points(12), length=3, width=0.7)
     twin.bars.append((holder, ax))
 
 

@@ -72,7 +72,7 @@ def operating_view(genuine: np.ndarray, impostor: np.ndarray, fpr: float,
                         "dash": "solid" if state == "none" else "dot"})  # fmt: skip
     fig.add_annotation(x=right, y=0.02, yref="y domain", showarrow=False, xanchor="right",
                        yanchor="bottom", align="right", font={"size": 11, "color": RED},
-                       text="no impostor<br>reaches here")  # fmt: skip
+                       bgcolor="rgba(255,255,255,0.85)", text="no impostor<br>reaches here")
     fig.update_layout(title_subtitle_font_color=RED if state == "none" else GREY)
     fig.update_yaxes(**_decades(fig.data[-1].y))
     return fig

@@ -51,6 +51,12 @@ def png(fig: go.Figure, alt: str = "", scale: float = 1.0) -> bytes:
     return data if len(data) <= LIMIT else encode(image.quantize(256, dither=0), info)
 
 
+def size(fig: go.Figure) -> tuple[int, int]:
+    """(width, height) in pixels: the figure's own, else its template's, else plotly's 700 x 450."""
+    own, default = fig.layout, fig.layout.template.layout
+    return own.width or default.width or 700, own.height or default.height or 450
+
+
 def encode(image: Image.Image, info: PngInfo | None = None) -> bytes:
     """PNG bytes of a PIL image."""
     buffer = io.BytesIO()
@@ -84,8 +90,7 @@ class _Twin:
                 )
             base = (defaults.get(trace.type) or [{}])[0]
             self.traces.append(merged(base, trace.to_plotly_json()))
-        self.width = self.layout.get("width") or 700  # 700 x 450: plotly's own default size
-        self.height = self.layout.get("height") or 450
+        self.width, self.height = size(fig)
         self.dpi = 100 * scale
         self.unit = scale  # device pixels in one layout pixel
         self.figure = Figure(figsize=(self.width / 100, self.height / 100), dpi=self.dpi)
@@ -174,7 +179,7 @@ class _Twin:
             xa = place.get("xanchor") or "left"
             ya = place.get("yanchor") or ("bottom" if flat else "top")
             spot = (place.get("x", 0 if flat else 1.02), place.get("y", -0.2 if flat else 1))
-            size = points((place.get("font") or {}).get("size", 11)) * 0.95
+            size = points((place.get("font") or {}).get("size", 11))
             handles, labels = zip(*self.entries, strict=True)
             columns = len(labels) if flat else 1
             while True:
@@ -184,8 +189,9 @@ class _Twin:
                     facecolor=place.get("bgcolor") or "none", framealpha=0.85, edgecolor="none",
                     ncols=columns, fontsize=size, handlelength=2.4,
                 )  # fmt: skip
-                wide = self.legend.get_window_extent(self.canvas.get_renderer()).width
-                if columns == 1 or wide <= self.area.width:
+                box = self.legend.get_window_extent(self.canvas.get_renderer())
+                fits = box.width <= self.area.width and box.x1 <= (self.width - PAD) * self.unit
+                if columns == 1 or fits:
                     break
                 self.legend.remove()
                 columns -= 1
@@ -196,7 +202,7 @@ class _Twin:
             if part.get("text"):
                 font = part.get("font") or {}
                 text = self.figure.text(
-                    0, 0, clean(part["text"]), fontsize=points(font.get("size", size)) * 0.95,
+                    0, 0, clean(part["text"]), fontsize=points(font.get("size", size)),
                     color=font.get("color", color), va="top", linespacing=1.25,
                 )  # fmt: skip
                 self.heading.append(text)

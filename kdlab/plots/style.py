@@ -104,7 +104,7 @@ def _template() -> go.layout.Template:
         "ticklen": 4,
         "tickcolor": GREY,
         "automargin": True,
-        "title": {"standoff": 8},
+        "title": {"standoff": 8, "font": {"size": 12}},
     }
     return go.layout.Template(
         layout={

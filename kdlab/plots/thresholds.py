@@ -29,6 +29,7 @@ INKS = ("#E3685F", "#CB4679", "#AA2395", "#7E03A8", "#4C02A1", "#0D0887")
 POINTS = 250  # of a curve: a panel is about as many pixels wide; ours
 PANEL = 330  # pixels of a panel's width and height; ours
 BINS = 90  # of a density; ours
+LABEL = 0.115  # of the axis, from label to label: 30 of the 278 pixels of a small multiple
 HARDEST = 60  # pairs drawn one by one in a density's tail; ours
 ROW, GAP = 2.3, 1.15  # places of the two models in `threshold_strips`: their distance, half a row
 
@@ -158,7 +159,7 @@ def threshold_strips(
     fig.update_xaxes(title_text="cosine similarity", range=[low - 0.03 * span, high + 0.03 * span])
     fig.update_yaxes(title_text="share of pairs (each curve scaled to its peak)",
                      tickvals=[0, ROW], ticktext=["student", "teacher"], showgrid=False,
-                     range=[-GAP - 0.55, ROW + GAP + 0.55])  # fmt: skip
+                     range=[-GAP - 0.8, ROW + GAP + 0.8])  # fmt: skip
     return fig.update_layout(legend={"orientation": "h", "x": 0, "y": -0.14, "yanchor": "top"})
 
 
@@ -202,7 +203,7 @@ def _joined(fig: go.Figure, thresholds: list[np.ndarray], fprs: Sequence[float],
     for values in thresholds:
         order = np.argsort(values, kind="stable")
         spots = np.empty(len(values))
-        spots[order] = spread(values[order], 0.062 * span, low, low + span)
+        spots[order] = spread(values[order], LABEL * span, low, low + span)
         places.append(spots)
     for k, ink in enumerate(inks(len(fprs))):
         theirs, mine = (float(values[k]) for values in thresholds)

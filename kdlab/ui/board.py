@@ -32,6 +32,7 @@ STYLE = """<style>
 .kdlab .slider-container {flex: 1 1 96px; min-width: 0; min-height: 28px; display: flex;
   align-items: center}
 .kdlab .slider-container > * {flex: 1 1 auto}
+.kdlab .widget-slider .noUi-handle {border: 1px solid currentColor}
 .kdlab .widget-readout {min-width: 56px}
 .kdlab .widget-checkbox {height: auto; min-height: 28px}
 .kdlab .kdlab-help {font-size: 12px; line-height: 1.4; color: inherit}

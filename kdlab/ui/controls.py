@@ -5,7 +5,6 @@ Stock controls only: they work in JupyterLab, Notebook 7, VS Code and Colab, and
 A choice opens with Space or Enter: JupyterLab takes bare arrow keys for its own from a closed one.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -148,18 +147,7 @@ def widget(name: str, control: Control) -> ipywidgets.Widget:
     if control.kind == "toggle":
         return ipywidgets.Checkbox(value=control.value, indent=False, **shared)
     low, high, step = control.options
-    shared["continuous_update"] = False
-    if control.kind == "log_slider":
-        return ipywidgets.FloatLogSlider(
-            min=math.log10(low), max=math.log10(high), step=step, base=10, value=control.value,
-            readout_format=".1e", **shared,
-        )  # fmt: skip
-    whole = all(isinstance(v, int) for v in (low, high, step, control.value))
-    make = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
-    shared |= {} if whole else {"readout_format": f".{_digits(step)}f"}
-    return make(min=low, max=high, step=step, value=control.value, **shared)
-
-
-def _digits(step: float) -> int:
-    """Decimals that tell two neighbouring slider positions apart."""
-    return max(0, min(6, math.ceil(-math.log10(step) - 1e-9)))
+    log = control.kind == "log_slider"
+    whole = not log and all(isinstance(v, int) for v in (low, high, step, control.value))
+    value = control.value if whole else float(control.value)
+    return Number(name, value, low, high, log, whole, shared, step)

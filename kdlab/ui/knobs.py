@@ -55,12 +55,17 @@ class Knob(ipywidgets.VBox):
 
 
 class Number(Knob):
-    """A field that takes any number, and a slider over the usual ones below it."""
+    """A field for a number, and a slider over the usual ones below it.
+
+    The field has the label: a stock slider's handle takes no name that a screen reader could say.
+    step: of the slider, in decades if `log`; the field then takes only what the slider reaches.
+    None: the slider has a hundred positions (20 a decade), and the field takes any number.
+    """
 
     def __init__(self, name: str, value: float, low: float, high: float, log: bool, whole: bool,
-                 shared: dict):
-        self.low, self.decades, self.whole = low, log, whole
-        self.digits = max(0, math.ceil(-math.log10((high - low) / 100)))  # of a hundred positions
+                 shared: dict, step: float | None = None):
+        self.low, self.high, self.decades, self.whole, self.step = low, high, log, whole, step
+        self.digits = 0 if step else max(0, math.ceil(-math.log10((high - low) / 100)))
         self.entry = ipywidgets.Text(
             continuous_update=False, **shared | {"layout": {"width": "100%"}})
         self.entry.add_class("kdlab-number")
@@ -68,41 +73,55 @@ class Number(Knob):
                "layout": {"width": "100%"}}
         if log:
             self.slider = ipywidgets.FloatLogSlider(
-                min=math.log10(low), max=math.log10(high), step=0.05, value=low, **own)
+                min=math.log10(low), max=math.log10(high), step=step or 0.05, value=low, **own)
         elif whole:
-            self.slider = ipywidgets.IntSlider(min=low, max=high, value=low, **own)
+            self.slider = ipywidgets.IntSlider(min=low, max=high, step=step or 1, value=low, **own)
         else:
-            self.slider = ipywidgets.FloatSlider(min=low, max=high, step=10.0**-self.digits,
-                                                 value=low, **own)
+            self.slider = ipywidgets.FloatSlider(
+                min=low, max=high, step=step or 10.0**-self.digits, value=low, **own)
         super().__init__(name, value, [self.entry, self.slider], shared["layout"]["width"])
         self.entry.observe(self._typed, names="value")
         self.slider.observe(self._slid, names="value")
 
     def _show(self, value: float) -> None:
-        self.entry.value = str(value)
+        self.entry.value = self._said(value)
         self.slider.value = max(value, self.low)  # beyond an end the slider rests at that end
+
+    def _said(self, value: float) -> str:
+        if self.step is None or self.whole:
+            return str(value)
+        return f"{value:.{3 if self.decades else 6}g}"  # more than a hand sets; ours
 
     def _slid(self, change: dict) -> None:
         if self._busy:
             return
         value = change["new"]
-        if self.decades:
-            value = float(f"{value:.3g}")  # not 0.012589254117941675
-        value = round(value) if self.whole else round(value, 12 if self.decades else self.digits)
+        if self.whole:
+            value = round(float(f"{value:.3g}") if self.decades else value)
+        elif self.step is not None:
+            value = float(f"{value:.9g}")  # not 0.15000000000000002
+        elif self.decades:
+            value = round(float(f"{value:.3g}"), 12)  # not 0.012589254117941675
+        else:
+            value = round(value, self.digits)
         self._busy = True
-        self.entry.value = str(value)
+        self.entry.value = self._said(value)
         self._busy = False
         self._take(value)
 
     def _typed(self, change: dict) -> None:
         if self._busy:
             return
+        typed = change["new"].strip()
         try:
-            typed = change["new"].strip()
             value = int(typed) if self.whole else float(typed)
         except ValueError:
             kind = "whole number" if self.whole else "number"
-            self._take(self.value, f"{self.name}: {change['new'][:80]!r} is no {kind}")
+            self._take(self.value, f"{self.name}: {typed[:80]!r} is no {kind}")
+            return
+        if self.step is not None and not self.low <= value <= self.high:
+            reach = f"{self.low:g} to {self.high:g}"
+            self._take(self.value, f"{self.name}: {typed[:80]} is not in {reach}")
         else:
             self.put(value)
 

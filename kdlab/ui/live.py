@@ -8,8 +8,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from kdlab.plots import contact_sheet
+from kdlab.plots.png import size
 from kdlab.plots.style import CONFIG, INK
-from kdlab.ui.board import STYLE, report_error
+from kdlab.ui.board import STYLE, problem_line, report_error
+from kdlab.ui.knobs import Number
 from kdlab.ui.panel import DELAY, debounce
 
 Card = tuple[str, Sequence[int]]  # what it is in words, rows of its faces
@@ -24,14 +26,11 @@ def figure_widget(fig: go.Figure) -> go.FigureWidget:
 
     It brings 5 MB of script into the page: use it only where a reader hovers, never headless.
     """
-    fig = go.Figure(fig)
-    default = fig.layout.template.layout
-    fig.update_layout(width=fig.layout.width or default.width or 700,  # 700 x 450: plotly's own
-                      height=fig.layout.height or default.height or 450,
-                      # plotly would draw it upon the title, which it measures before there is room
-                      # on the page; the printed figure has it.
-                      title_subtitle_text=None)  # fmt: skip
-    live = go.FigureWidget(fig)
+    width, height = size(fig)
+    # plotly would draw the subtitle upon the title, which it measures before there is room on the
+    # page; the printed figure has it.
+    live = go.FigureWidget(go.Figure(fig).update_layout(
+        width=width, height=height, title_subtitle_text=None))  # fmt: skip
     # A figure widget takes no `config` argument; this synchronised trait is what it draws with.
     live._config = {**live._config, **CONFIG}
     return live
@@ -114,14 +113,13 @@ class Explorer:
         self.figure = figure_widget(fig)
         self.card, self.status = ipywidgets.HTML(), ipywidgets.HTML()
         self.card.layout = {"min_height": f"{HIGH + 20}px"}  # so that the chart stays where it is
-        self.slider = ipywidgets.IntSlider(
-            0, 0, len(self.numbers) - 1, description=item, style={"description_width": "initial"},
-            layout={"width": "min(100%, 480px)"},
-            tooltip=f"choose the {item} by keyboard: arrow keys, Page Up and Page Down",
-        )  # fmt: skip
+        tip = f"choose the {item} by keyboard: arrow keys, Page Up and Page Down"
+        self.slider = Number(item, 0, 0, len(self.numbers) - 1, False, True, {
+            "description": item, "style": {"description_width": "initial"}, "tooltip": tip,
+            "layout": {"width": "min(100%, 480px)"}}, step=1)  # fmt: skip
         self._start = debounce(delay)(self._show)
         self._ring_later = debounce(REST)(lambda: self._attempt(self._ring))
-        self.slider.observe(lambda change: self._start(change["new"]), names="value")
+        self.slider.observe(lambda _: self._start(self.slider.value), names="state")
         for trace in self.figure.data:
             if trace.customdata is not None:
                 trace.on_hover(self._hover)
@@ -153,7 +151,8 @@ class Explorer:
             self.slider.value = self.order[number]
 
     def _show(self, place: int) -> None:
-        self.status.value = ""
+        said = self.slider.problem
+        self.status.value = problem_line([said]) if said else ""
         self._attempt(self._card, place)
         self._ring_later()
 

@@ -12,7 +12,7 @@ from IPython.display import display
 
 from kdlab.plots import multiples, png, show
 from kdlab.plots.multiples import single
-from kdlab.plots.png import data_uri
+from kdlab.plots.png import data_uri, size
 from kdlab.progress import headless
 from kdlab.ui.board import ROW, STYLE, Board, Copy, cases, helped, problem_line, report_error
 from kdlab.ui.controls import Control
@@ -72,9 +72,8 @@ def live_figure(fig: go.Figure, alt: str) -> str:
     papermill. A picture of 20 to 60 KB takes under 100 ms, needs stock widgets only, and carries
     alt text. The chart to hover over is the static one above the panel.
     """
-    width = fig.layout.width or fig.layout.template.layout.width or 700  # 700: plotly's default
     source = data_uri(png(fig, alt))
-    style = f"max-width:100%;width:{width:g}px"
+    style = f"max-width:100%;width:{size(fig)[0]:g}px"
     return f'<img alt="{html.escape(alt)}" src="{source}" style="{style}">'
 
 

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.browser
 
 OUTPUT = ".jp-Notebook .jp-OutputArea-output"
 PANEL = f"{OUTPUT}:has(.jupyter-widgets)"
+CHILD = "div[contains(@class, 'jp-OutputArea-child')]"
 CHART = ".jp-Notebook .jp-RenderedPlotly"
 KNOB = ".noUi-handle, select, input[type=checkbox]"
 # Five steps of a slider: one may be finer than what its figure was computed at, and Notebook 7
@@ -78,8 +79,27 @@ def test_run_all_leaves_no_red_cell(course):
         expect(course.page.locator(".jp-Notebook")).not_to_contain_text(words)
 
 
+def test_every_picture_and_knob_has_words(course):
+    """What a screen reader says: a stock slider takes no name, the field above it has the label."""
+    page = course.page
+    for image in page.locator(f"{OUTPUT} img").all():
+        beside = image.locator(f"xpath=ancestor::{CHILD}/following-sibling::{CHILD}[1]//p")
+        assert image.get_attribute("alt") or beside.inner_text().startswith("Figure: ")
+    for panel in page.locator(PANEL).all():
+        for role in ("textbox", "combobox", "checkbox", "button"):
+            found = panel.get_by_role(role)
+            assert found.count() == panel.get_by_role(role, name=re.compile(r"\w")).count()
+        for handle in panel.locator(".noUi-handle").all():
+            assert handle.evaluate(
+                "e => e.closest('.widget-vbox').querySelector('input').labels[0].innerText")
+
+
 def test_pictures_to_look_at(course, products):
-    """Both themes, wide and narrow; what a page shows is judged by eye."""
+    """Both themes, wide and narrow; what a page shows is judged by eye.
+
+    On a narrow screen one folds the list of files away; a chart wider than what is then left
+    scrolls, its letters as large as ever.
+    """
     page = course.page
     figures = page.locator(f"{OUTPUT}:has(img)")
     assert figures.count()
@@ -87,10 +107,18 @@ def test_pictures_to_look_at(course, products):
         _theme(page, theme)
         for width in (NARROW, WIDE["width"]):
             page.set_viewport_size(WIDE | {"width": width})
+            _fold_files(page, width == NARROW)
             for i, figure in enumerate(figures.all()):
                 name = f"{course.name}-{i:02}-{theme.lower()}-{width}.png"
                 figure.evaluate(IN_PLACE)
                 figure.screenshot(path=products / name)
+
+
+def _fold_files(page, away: bool) -> None:
+    files = page.locator("#filebrowser")
+    if files.is_visible() == away:
+        page.keyboard.press("Control+b")
+        files.wait_for(state="hidden" if away else "visible")
 
 
 def _theme(page, name: str) -> None:

@@ -6,10 +6,11 @@ import json
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
-from kdlab.plots import TEMPLATE, png
-from kdlab.plots.png import data_uri, encode
+from kdlab.plots import TEMPLATE, figure, png
+from kdlab.plots.png import _Twin, data_uri, encode
 
 
 def pixels(fig: go.Figure, **options) -> np.ndarray:
@@ -136,3 +137,32 @@ def test_a_figure_restored_from_json_draws_alike():
     fig = go.Figure(go.Scatter(x=np.arange(5.0), y=np.arange(5.0) ** 2, mode="lines"))
     again = go.Figure(json.loads(fig.to_json()))
     assert np.array_equal(pixels(fig), pixels(again))
+
+
+def texts(fig: go.Figure) -> dict[str, float]:
+    """What is written in the twin -> the size of its letters in pixels."""
+    twin = _Twin(fig, 1.0)
+    twin.draw()
+    return {text.get_text(): text.get_fontsize() * twin.dpi / 72
+            for text in twin.figure.findobj(Text) if text.get_text() and text.get_visible()}
+
+
+def test_letters_are_as_large_as_the_layout_says():
+    fig = figure("title", "subtitle").add_scatter(
+        x=[0, 1], y=[0, 1], name="legend", showlegend=True, mode="lines+text", text=["here", ""])
+    fig.add_heatmap(z=[[0.37]], texttemplate="%{z:.2f} z", colorbar={"title": "scale"})
+    fig.update_layout(xaxis={"title": "along", "tickvals": [0], "ticktext": ["tick"]})
+    fig.add_annotation(x=0.5, y=0.5, text="note", font={"size": 13})
+    found = texts(fig)
+    nominal = {"title": 15, "subtitle": 12, "legend": 11, "here": 12, "0.37 z": 11, "scale": 12,
+               "along": 12, "tick": 12, "note": 13}
+    assert {word: found[word] for word in nominal} == pytest.approx(nominal)
+    assert min(found.values()) >= 11
+
+
+def test_a_legend_that_starts_half_way_is_not_cut_off():
+    fig = figure("A title", legend={"orientation": "h", "x": 0.4, "y": -0.2, "yanchor": "top"})
+    for i in range(5):
+        fig.add_scatter(x=[1, 2], y=[i, i], name=f"a name of some length {i}", line=RED)
+    image = pixels(fig)
+    assert (image[:, -4:] > 240).all()

@@ -12,7 +12,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 
-from kdlab.plots import CONFIG, METHODS, bundle, looks, save_png, show
+from kdlab.plots import CONFIG, METHODS, bundle, figure, looks, save_png, show
 from kdlab.plots.show import PLOTLY
 
 FIG = go.Figure(go.Scatter(x=[1, 2], y=[1, 2]))
@@ -34,7 +34,7 @@ def test_upload_is_off_in_the_bundle():
     config = bundle(FIG, "words")[0][PLOTLY]["config"]
     assert config["showSendToCloud"] is False
     assert config["plotlyServerURL"] == ""
-    assert "sendChartToCloud" in config["modeBarButtonsToRemove"]
+    assert {"sendChartToCloud", "zoomIn2d", "lasso2d"} <= set(config["modeBarButtonsToRemove"])
 
 
 def test_upload_is_off_for_plain_plotly_renderers_too():
@@ -85,15 +85,25 @@ def test_a_figure_without_words_is_refused(alt):
         show(FIG, alt)
 
 
-def test_show_makes_one_output_in_a_kernel(monkeypatch):
+def test_show_makes_a_picture_and_its_words_in_a_kernel(monkeypatch):
     seen = []
     monkeypatch.setattr(InteractiveShell, "initialized", classmethod(lambda cls: True))
     module = importlib.import_module("kdlab.plots.show")  # the name kdlab.plots.show is a function
     monkeypatch.setattr(module, "display", lambda *args, **kw: seen.append((args, kw)))
-    assert show(FIG, "words") is None
-    assert len(seen) == 1
-    assert seen[0][1]["raw"] is True
-    assert PLOTLY in seen[0][0][0]
+    assert show(FIG, "a < b") is None
+    (picture, spoken), told = zip(*((args[0], kw) for args, kw in seen), strict=True)
+    assert [kw["raw"] for kw in told] == [True, True]
+    assert PLOTLY in picture and set(spoken) == {"text/html"}
+    assert ">Figure: a &lt; b</p>" in spoken["text/html"]
+    assert "display" not in spoken["text/html"]  # display: none would silence it
+
+
+def test_the_chart_is_as_large_as_its_picture():
+    """JupyterLab makes a chart without a height 360 px high and as wide as the page."""
+    for fig in (FIG, figure("A title"), figure("A title", width=300, height=280)):
+        data = bundle(fig, "words")[0]
+        image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+        assert (data[PLOTLY]["layout"]["width"], data[PLOTLY]["layout"]["height"]) == image.size
 
 
 def test_show_outside_a_kernel_says_the_words(capsys):

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Literal
 
-import ipywidgets
 import pytest
 from pydantic import BaseModel, Field
 from torch import Tensor
@@ -116,6 +115,22 @@ def test_a_number_takes_what_its_slider_does_not_reach():
     assert knob.value == 0.0126 and knob.entry.value == "0.0126"
 
 
+@pytest.mark.parametrize(("control", "slid", "typed", "refused"), [
+    (slider(0, 255, 5, 100), (105, 105), ("7", 7), "256"),
+    (slider(0.0, 1.0, 0.05, 0.5), (0.15000000000000002, 0.15), ("0.123", 0.123), "nan"),
+    (slider(1e-4, 1.0, 0.05, 1e-2, log=True), (10**-1.5, 0.0316227766), ("2e-3", 0.002), "0"),
+])
+def test_a_slider_has_a_labelled_field_that_keeps_to_its_range(control, slid, typed, refused):
+    knob = widget("k", control)
+    assert knob.entry.description == "k" and knob.value == control.value
+    knob.slider.value = slid[0]
+    assert knob.value == slid[1] and float(knob.entry.value) == pytest.approx(slid[1], rel=5e-3)
+    knob.entry.value = typed[0]
+    assert knob.value == typed[1] and knob.slider.value == pytest.approx(typed[1])
+    knob.entry.value = refused
+    assert knob.problem.startswith(f"k: {refused} is not in ") and knob.value == typed[1]
+
+
 def test_a_whole_number_stays_whole_and_a_linear_one_short():
     whole = widget("epochs", number(1, 40, 10, whole=True))
     whole.slider.value = 12
@@ -181,7 +196,9 @@ def test_a_switch_turns_a_control_off_and_on_again():
 
 def test_ranges_reach_a_preset_and_no_value_is_cut():
     assert reaching(slider(1, 5, 1, 2), 9).options == (1, 9, 1)
-    assert type(widget("k", reaching(slider(1, 5, 1, 2), 2.5))) is ipywidgets.FloatSlider
+    knob = widget("k", reaching(slider(1, 5, 1, 2), 2.5))
+    knob.value = 2.5
+    assert (knob.slider.value, knob.entry.value) == (2.5, "2.5")
     with pytest.raises(ValueError, match="starts above 0"):
         reaching(slider(0.1, 1, 0.1, 0.5, log=True), 0)
     with pytest.raises(ValueError, match="is not one of"):

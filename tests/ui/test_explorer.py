@@ -17,6 +17,7 @@ from kdlab.ui.explorer import (
     pair_viewer,
     relation_explorer,
 )
+from kdlab.ui.knobs import Number
 from kdlab.ui.live import Explorer, card_html, figure_widget, moved, places
 
 RNG = np.random.default_rng(0)
@@ -200,8 +201,8 @@ def test_relation_explorer_runs_from_the_least_to_the_most_similar(outputs, monk
     relation_explorer(PAIRS, FACES, alt="pairs", **RELATIONS)
     assert len(outputs["pictures"]) == 2
     children = outputs["widgets"][0].children
-    slider = next(child for child in children if isinstance(child, ipywidgets.IntSlider))
-    assert (slider.description, slider.max) == ("pair", N - 1)
+    slider = next(child for child in children if isinstance(child, Number))
+    assert (slider.entry.description, slider.high) == ("pair", N - 1)
     slider.value = N - 1
     shown = [child.value for child in children if isinstance(child, ipywidgets.HTML)]
     assert any(f"pair {STUDENT.argmax()}: " in value for value in shown)

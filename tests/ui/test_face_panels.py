@@ -29,7 +29,7 @@ def outputs(monkeypatch):
 
 def knob(outputs, label):
     return next(child for child in outputs.boxes[0].children
-                if getattr(child, "description", "").startswith(label))
+                if getattr(getattr(child, "entry", child), "description", "").startswith(label))
 
 
 def picture(outputs) -> str:

@@ -322,7 +322,7 @@ def test_help_is_shown_below_its_knob():
                  alt=words)
     knob, told = live.box.children[0].children
     assert knob is live.controls["power"] and "How &lt;steep&gt;." in told.value
-    assert knob.tooltip == "exponent: How <steep>."
+    assert knob.entry.tooltip == knob.slider.tooltip == "exponent: How <steep>."
 
 
 def test_debounce_without_a_loop_is_immediate():
@@ -377,13 +377,16 @@ def test_a_preset_for_no_control_is_named(outputs):
 )
 def test_stock_controls_report_on_release(control, kind):
     made = widget("knob", control)
+    assert made.value == pytest.approx(control.value)
+    made = getattr(made, "slider", made)
     assert type(made) is kind
     assert made.value == pytest.approx(control.value)
     assert getattr(made, "continuous_update", False) is False
 
 
 def test_a_unit_is_part_of_the_label():
-    assert widget("m", slider(0, 1, 0.05, 0.5, "rad", "margin")).description == "margin (rad)"
+    knob = widget("m", slider(0, 1, 0.05, 0.5, "rad", "margin"))
+    assert knob.entry.description == "margin (rad)"
     assert widget("m", toggle(False)).description == "m"
 
 
