@@ -74,7 +74,7 @@ def pareto_fit(
         end = min(right, 1.05 * top / slope) if slope > 0 else right
         fig.add_scatter(x=[0, end], y=[0, slope * end], mode="lines", name=name, hoverinfo="skip",
                         line={"color": ink, "dash": dash, "width": 2})  # fmt: skip
-    fig.update_xaxes(title_text="ln μ, μ = r<sub>2</sub> / r<sub>1</sub> (no unit)",
+    fig.update_xaxes(title_text="ln(r<sub>2</sub> / r<sub>1</sub>) (no unit)",
                      range=[-0.02 * right, 1.04 * right])  # fmt: skip
     fig.update_yaxes(title_text="−ln(1 − F), F = rank / n (no unit)",
                      range=[-0.02 * top, 1.06 * top])  # fmt: skip
