@@ -50,13 +50,15 @@ def small(tmp_path, monkeypatch, noise):
 def test_it_runs_to_its_end(small, finished):
     records, summary = finished(MODULE, *small)
     kinds = [r["cell"]["kind"] for r in records]
-    assert kinds[:8] == ["search"] * 8 and kinds.count("teacher") == 10
+    assert kinds[:8] == ["search"] * 8 and kinds.count("teacher") == 14
     assert set(summary["chosen"]) == {"labels", "tuned", "features", "beta1"}
     assert set(summary["difference"]) == {
         "vanilla-small - labels-small", "refo-small - vanilla-small",
         "scratch-small - labels-small", "scratch_refo-small - scratch-small",
         "scratch_plus-small - scratch-small", "scratch_plus-small - scratch_refo-small",
-        "scratch_plus-small-beta2_2 - scratch_plus-small"}
+        "scratch_plus-small-beta2_2 - scratch_plus-small",
+        "scratch_other-small - scratch-small", "scratch_beta1_2-small - scratch-small",
+        "scratch_beta1_2-small - scratch_refo-small"}
     d = summary["difference"]["refo-small - vanilla-small"]["test tpr@0.001"]
     each = [b - a for a, b in zip(*(summary["rows"][row]["test"]["tpr@0.001"] for row in
                                     ("vanilla-small", "refo-small")), strict=True)]
