@@ -11,7 +11,7 @@ BIN := .venv/bin
 READY := .venv/ready
 
 .DELETE_ON_ERROR:
-.PHONY: lab test test-slow browser course study lint doctor clean
+.PHONY: lab test test-slow test-kill browser course study lint doctor clean
 
 lab: $(READY)  # open the course
 	$(BIN)/kdlab lab
@@ -25,6 +25,9 @@ test: $(READY)  # the quick suite, the linters, every notebook in the smoke prof
 
 test-slow: $(READY)  # the dear tests
 	KDLAB_HEADLESS=1 $(BIN)/pytest -m slow
+
+test-kill: $(READY)  # training killed at 20 random moments
+	KDLAB_KILLS=20 $(BIN)/pytest tests/train/test_kill.py
 
 browser:  # Chromium for the last tests, installed where that is allowed; pictures in build/browser
 	@[ -z "$$KDLAB_CHROMIUM$$(which chromium chromium-browser google-chrome 2>/dev/null)" ] || exit 0; \

@@ -13,9 +13,24 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def gather(rows: Tensor) -> Tensor:
-    """Every process's rows, in order of rank: (B, ...) -> (W * B, ...), without a gradient.
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if processes() > 1 else 0
 
+
+def mean(numbers: Tensor) -> Tensor:
+    """The mean of every process's numbers, without a gradient."""
+    if processes() > 1:
+        dist.all_reduce(numbers)
+        numbers /= processes()
+    return numbers
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Every process's rows, dealt as they were: (B, ...) -> (W * B, ...), without a gradient.
+
+    Process r of W holds rows r, r + W, r + 2 W, ... of a batch (`Batches`), so this is the whole
+    batch in its own order: what depends on it, and on random numbers, is as with one process.
     ValueError, on every process, where they hold different numbers of rows.
     """
     if processes() == 1:
@@ -24,7 +39,7 @@ def gather(rows: Tensor) -> Tensor:
     _same_number(rows)
     parts = [torch.empty_like(rows) for _ in range(processes())]
     dist.all_gather(parts, rows)
-    return torch.cat(parts)
+    return torch.stack(parts, 1).flatten(0, 1)
 
 
 def gather_with_gradient(rows: Tensor) -> Tensor:
@@ -51,7 +66,6 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows):
-        ctx.number = len(rows)
         return gather(rows)
 
     @staticmethod
@@ -59,7 +73,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx, grad):
         total = grad.clone(memory_format=torch.contiguous_format)  # reduced in place
         dist.all_reduce(total)
-        return total[dist.get_rank() * ctx.number:][:ctx.number]
+        return total[rank()::processes()]
 
 
 def _same_number(rows: Tensor) -> None:

@@ -117,7 +117,6 @@ class DarkRank(nn.Module):
                              f"batch has {len(mine)}; take a larger batch or a shorter list")
         mine, theirs = (scores(x, self.alpha, self.beta, self.normalize) for x in (mine, theirs))
         losses = (hard if self.form == "hard" else soft)(mine, theirs, self.length)
-        if self.queries == "first_half":  # of each process's batch
-            losses = losses.unflatten(0, (-1, len(student.embedding)))
-            losses = losses[:, :losses.shape[1] // 2]
+        if self.queries == "first_half":
+            losses = losses[:len(losses) // 2]
         return {"rank": self.weight * losses.mean()}

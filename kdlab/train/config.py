@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+VERSION = 1
 _MAX_BYTES = 1_000_000  # our choice: a run file is a few hundred bytes
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_]\w*\.[A-Za-z_]\w*$")]
 
@@ -58,15 +59,24 @@ class TrainConfig(Strict):
         "parameter (insightface: 5e-4).",
         json_schema_extra={"unit": "1", "scale": "log", "typical": [1e-6, 0.1]})
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="The optimiser.")
-    schedule: Literal["cosine", "steps"] = Field(
-        "cosine", description="Learning rate after the warm-up: half a cosine down to 0, or "
-        "times `gamma` at each of `milestones` (none: constant).")
+    lr_batch: int | None = Field(
+        None, ge=1, le=1_000_000, description="Batch size that `lr` is stated for; the rate used "
+        "is lr * batch_size / lr_batch (Goyal et al. 2017). None: lr as it is.",
+        json_schema_extra={"unit": "images", "typical": [128, 1024]})
+    schedule: Literal["cosine", "steps", "poly", "plateau"] = Field(
+        "cosine", description="Learning rate after the warm-up: half a cosine down to 0; times "
+        "`gamma` at each of `milestones` (none: constant); poly: a line down to 0 (insightface); "
+        "plateau: times `gamma` after `patience` epochs without a better validation.")
     milestones: list[Annotated[float, Field(gt=0)]] = Field(
         [], description="With schedule 'steps': when to multiply by gamma, ascending; those past "
         "the end are never reached.", json_schema_extra={"unit": "epochs"})
     gamma: float = Field(
-        0.1, gt=0, le=1, description="With schedule 'steps': the factor at each milestone.",
+        0.1, gt=0, le=1, description="With schedule 'steps' or 'plateau': the factor of each fall.",
         json_schema_extra={"unit": "1", "typical": [0.1, 0.9]})
+    patience: int = Field(
+        10, ge=0, le=10_000, description="With schedule 'plateau': so many validations may pass "
+        "without a better one (torch's default, which MFD used).",
+        json_schema_extra={"unit": "validations", "typical": [1, 20]})
     warmup: float = Field(
         0.05, ge=0, le=1, description="Share of all steps over which the learning rate rises "
         "linearly to its peak.", json_schema_extra={"unit": "fraction", "typical": [0, 0.3]})
@@ -81,13 +91,41 @@ class TrainConfig(Strict):
         {}, description="'loss.attribute': values spread evenly over the epochs, linear between "
         "them, first epoch to last; {'kd.weight': [4, 1]} anneals.",
         json_schema_extra={"unit": "of the attribute"})
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="bf16: the networks compute under autocast; weights, losses and "
+        "the optimiser stay float32.")
+    channels_last: bool = Field(False, description="Memory format of images and convolutions.")
+    compile: bool = Field(False, description="torch.compile the student; worth its minute of "
+                          "compiling on a GPU.")
+    validate_every: int = Field(
+        1, ge=1, description="Epochs from one validation to the next; the last epoch always.",
+        json_schema_extra={"unit": "epochs", "typical": [1, 10]})
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="Steps from one checkpoint to the next; None: at the end of each "
+        "epoch.", json_schema_extra={"unit": "steps", "typical": [100, 5000]})
+    keep: int = Field(
+        2, ge=0, le=1000, description="Newest checkpoints that stay; 0: none is written, and a "
+        "run that was stopped begins anew.", json_schema_extra={"typical": [1, 5]})
+    share_every: int = Field(
+        50, ge=0, description="Steps between two measurements of each term's share of the "
+        "gradient, one more backward pass a term; 0: never.",
+        json_schema_extra={"unit": "steps", "typical": [0, 500]})
     log_every: int = Field(
         1, ge=1, description="Steps from one line of the log to the next; the first and the last "
         "step are always in.", json_schema_extra={"unit": "steps", "typical": [1, 100]})
     device: Literal["cpu", "cuda", "auto"] = Field(
         "auto", description="Where to compute; auto: cuda if there is one.")
     out: Path | None = Field(
-        None, description="Folder for log.jsonl and student.safetensors; None keeps nothing.")
+        None, description="Folder for log, checkpoints and student; None keeps nothing.")
+    version: int = Field(VERSION, ge=1, description="Of this schema; newer ones are refused.")
+
+    @field_validator("version")
+    @classmethod
+    def _not_newer(cls, version: int) -> int:
+        if version > VERSION:
+            raise ValueError(f"the file was written for version {version} of the training config, "
+                             f"this kdlab knows up to {VERSION}; upgrade kdlab")
+        return version
 
     @field_validator("schedules")
     @classmethod
@@ -98,10 +136,15 @@ class TrainConfig(Strict):
                                  f"not {values}")
         return schedules
 
+    @property
+    def lr_scale(self) -> float:
+        """What the batch makes of the learning rates: 1 where `lr_batch` is None."""
+        return 1.0 if self.lr_batch is None else self.batch_size / self.lr_batch
+
     @model_validator(mode="after")
     def _milestones(self) -> "TrainConfig":
         if self.milestones and self.schedule != "steps":
-            raise ValueError("milestones go with schedule 'steps'; this one is 'cosine'")
+            raise ValueError(f"milestones go with schedule 'steps'; this one is {self.schedule!r}")
         if self.milestones != sorted(set(self.milestones)):
             raise ValueError(f"milestones must ascend, not {self.milestones}")
         return self

@@ -2,9 +2,12 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
+
+from kdlab.cache import write_atomic
 
 FIXED = ("step", "epoch", "lr", "loss", "images_per_second", "data_wait", "gradient_norm")
 
@@ -18,7 +21,9 @@ class History:
     images_per_second, data_wait (the share of the time spent waiting for batches, 0 to 1): since
                 the row before
     gradient_norm   of the student, before clipping
+    memory_mb   the most the process has held so far (CUDA: that its tensors have)
     name/term   one column a loss term             name.key   diagnostics and schedules, not summed
+    name.term_share   of the gradient, 0 to 1      validation   after an epoch
     """
 
     def __init__(self, rows: list[dict] | None = None):
@@ -109,23 +114,27 @@ def _row(row: object) -> dict:
 class Log:
     """Collects rows into `history` and, given a path, writes each as a line and flushes it.
 
-    A file already there is replaced: a log belongs to one run. Numbers that JSON cannot hold
-    (NaN, infinity) are written as null.
+    rows: of a run that goes on; a file already there is replaced by exactly these. Numbers that
+    JSON cannot hold (NaN, infinity) are written as null.
     """
 
-    def __init__(self, path: str | Path | None = None):
-        self.history = History()
+    def __init__(self, path: str | Path | None = None, rows: list[dict] | None = None):
+        self.history = History(rows)
         self.file = None
         if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            self.file = open(path, "w", encoding="utf-8")
+            write_atomic(path, "".join(map(_line, self.history.rows)))
+            self.file = open(path, "a", encoding="utf-8")
 
     def write(self, row: dict[str, float]) -> None:
         self.history.rows.append(row)
         if self.file:
-            whole = {name: value if math.isfinite(value) else None for name, value in row.items()}
-            self.file.write(json.dumps(whole, allow_nan=False) + "\n")
+            self.file.write(_line(row))
             self.file.flush()
+
+    def sync(self) -> None:
+        """On the disk, so that no checkpoint is ever ahead of its log."""
+        if self.file:
+            os.fsync(self.file.fileno())
 
     def __enter__(self) -> "Log":
         return self
@@ -133,3 +142,8 @@ class Log:
     def __exit__(self, *_) -> None:
         if self.file:
             self.file.close()
+
+
+def _line(row: dict[str, float]) -> str:
+    plain = {name: value if math.isfinite(value) else None for name, value in row.items()}
+    return json.dumps(plain, allow_nan=False) + "\n"

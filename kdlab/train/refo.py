@@ -14,6 +14,7 @@ the last finished step, another beta1 finds the same proxy, and nothing is ever 
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from kdlab.data.faces import FaceSet
 from kdlab.losses import ArcFace, FeatureOnly, ReverseDistillation
 from kdlab.results import NAME
 from kdlab.teachers import Teacher
+from kdlab.train.checkpoint import FREE
 from kdlab.train.config import TrainConfig, unknown
 from kdlab.train.loop import pick_device, train
 
@@ -58,7 +60,8 @@ def refo(out: str | Path, teacher: Callable[[], nn.Module], students: dict[str, 
     0.5 normalised, 0.001 raw.   head: makes the classification loss of (network, classes).
 
     All networks come back in eval mode, proxy and teacher frozen. ValueError before anything is
-    trained, and what train() raises. Interrupted, it has every finished step on disk.
+    trained, and what train() raises. Interrupted, it has every finished step on disk, and the
+    last checkpoint of the one it was at.
     """
     unlabelled = unlabelled or known
     configs = {step: config for step in STEPS} | (configs or {})
@@ -100,7 +103,7 @@ def _trained(out: str | Path, name: str, make: Callable[[], nn.Module],
         "start": _fingerprint(nn.ModuleDict({"network": network, **losses})),
         "losses": {key: {"class": type(loss).__name__, **_plain(vars(loss))}
                    for key, loss in losses.items()},
-        "config": config.model_dump(mode="json", exclude={"out"}),
+        "config": config.model_dump(mode="json", exclude=FREE),
         "batches": {**_plain(vars(batches)), "rows": len(batches.pixels),
                     "preprocessing": batches.preprocessing},
         "learns_from": answers and answers.identity["teacher"]}
@@ -111,6 +114,7 @@ def _trained(out: str | Path, name: str, make: Callable[[], nn.Module],
             train(config.model_copy(update={"out": folder}), network, losses, batches, answers)
             about["student.safetensors"] = file_digest(folder / "student.safetensors")
             write_atomic(folder / "step.json", json.dumps(about, indent=1) + "\n")
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)  # finished: not needed
         return folder, _read(folder, network).to(pick_device(config.device))
 
 

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 from kdlab.data.batches import Batch, Batches
 from kdlab.outputs import Output, Targets
 from kdlab.train import History, TrainConfig, train
-from kdlab.train.loop import lr_factor, make_optimizer, named_terms
+from kdlab.train.loop import named_terms
+from kdlab.train.optimizer import lr_factor, make_optimizer
 
 
 @pytest.fixture(autouse=True)
@@ -364,8 +366,8 @@ def test_out_holds_log_and_student_alone(tmp_path):
     student, losses = parts()
     history = train(config(out=tmp_path / "run"), student, losses,
                     batches(crop="arcface"), Cache())
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["log.jsonl",
-                                                                   "student.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "checkpoints", "log.jsonl", "student.safetensors"]
     assert History.read(tmp_path / "run" / "log.jsonl").rows == history.rows
     path = tmp_path / "run" / "student.safetensors"
     stored = load_file(path)
@@ -477,3 +479,117 @@ def test_any_object_with_len_and_epoch_gives_batches():
                             torch.zeros(4, dtype=torch.bool))
 
     assert len(train(config(), Student(), {"arc": Classify()}, Own())) == 2
+
+
+def test_the_share_of_a_term_is_its_gradients_norm_over_the_sum(tmp_path):
+    """Measured on the weights before the step, term by term, each with its own backward."""
+    student, losses = parts()
+    history = train(config(share_every=2), student, losses, batches(), Cache())
+    assert [row["step"] for row in history.rows if "arc.ce_share" in row] == [2, 4]
+
+    student, losses = parts()
+    train(config(share_every=0), student, losses, Own(1), Cache())
+    batch = [*batches().epoch(0)][1]
+    student.train()
+    known = Cache()(batch.index, batch.flipped)
+    norms = {}
+    for name, loss in losses.items():
+        for term in loss(student(batch.images), known, batch.targets):
+            student.zero_grad()
+            loss(student(batch.images), known, batch.targets)[term].backward()
+            norms[f"{name}.{term}_share"] = math.sqrt(sum(
+                float(p.grad.double().square().sum()) for p in student.parameters()))
+    for name, norm in norms.items():
+        assert history.rows[1][name] == pytest.approx(norm / sum(norms.values()), rel=1e-4)
+
+
+class Own:
+    """The first batches of an epoch, in an epoch of four as far as the schedule knows."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def __len__(self):
+        return 4
+
+    def epoch(self, epoch):
+        yield from [*batches().epoch(epoch)][:self.steps]
+
+
+def test_measuring_shares_changes_nothing():
+    runs = []
+    for every in (0, 1):
+        student, losses = parts()
+        train(config(share_every=every), student, losses, batches(), Cache())
+        runs.append(student.state_dict())
+    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
+
+
+def test_bf16_computes_networks_in_half_and_the_rest_in_full():
+    seen = []
+
+    class Looks(Classify):
+        def forward(self, student, teacher, targets):
+            seen.append((student.embedding.dtype, student.features[0].dtype,
+                         teacher.embedding.dtype))
+            return super().forward(student, teacher, targets)
+
+    torch.manual_seed(0)
+    student, losses = Student(), {"arc": Looks()}
+    history = train(config(precision="bf16"), student, losses, batches(), Student())
+    torch.manual_seed(0)
+    plain, exact = Student(), {"arc": Looks()}
+    whole = train(config(), plain, exact, batches(), Student())
+    assert set(seen) == {(torch.float32,) * 3}
+    assert {p.dtype for p in student.parameters()} == {torch.float32}
+    assert history.rows[0]["loss"] != whole.rows[0]["loss"]
+    assert history.rows[-1]["loss"] == pytest.approx(whole.rows[-1]["loss"], rel=0.05)
+
+
+def test_channels_last_is_a_matter_of_memory():
+    seen = []
+
+    class Looks(Student):
+        def forward(self, x):
+            seen.append(x.is_contiguous(memory_format=torch.channels_last))
+            return super().forward(x)
+
+    runs = []
+    for switched in (False, True):
+        torch.manual_seed(0)
+        student = Looks()
+        train(config(channels_last=switched), student, {"arc": Classify()}, batches())
+        runs.append(student.state_dict())
+    assert not any(seen[:4]) and all(seen[4:])
+    for name, value in runs[0].items():
+        torch.testing.assert_close(value, runs[1][name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile wants a C++ compiler on a CPU")
+def test_a_compiled_student_learns_the_same(tmp_path):
+    runs = []
+    for switched in (False, True):
+        torch.manual_seed(0)
+        student = Student()
+        train(config(compile=switched, out=tmp_path / str(switched)), student,
+              {"arc": Classify()}, batches())
+        runs.append(student.state_dict())
+    assert runs[0].keys() == runs[1].keys()
+    for name, value in runs[0].items():
+        torch.testing.assert_close(value, runs[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_the_rate_can_be_stated_for_another_batch_size():
+    student, losses = parts()
+    scaled = train(config(lr=0.4, lr_batch=32), student, losses, batches(), Cache())
+    assert scaled.rows[0]["lr"] == pytest.approx(0.4 * 8 / 32)
+    twin, losses = parts()
+    train(config(lr=0.1), twin, losses, batches(), Cache())
+    for a, b in zip(student.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_line_down_to_zero():
+    poly = config(schedule="poly", warmup=0.2)
+    assert [lr_factor(poly, step, 10) for step in range(10)] == pytest.approx(
+        [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])

@@ -1,0 +1,151 @@
+"""What the loop keeps beside the log: where a run goes on, checkpoints, the best, the end."""
+
+import contextlib
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kdlab import distributed
+from kdlab.train.checkpoint import (
+    about_run,
+    check_room,
+    load_checkpoint,
+    save_checkpoint,
+    set_state,
+    whole_state,
+)
+from kdlab.train.config import TrainConfig
+from kdlab.train.log import History
+from kdlab.train.student import save_student
+
+
+class Keeper:
+    """Reads and writes config.out for one call of train(); without an `out` it does nothing.
+
+    Every process reads; process 0 writes. `place` is where a run stands: "done" (steps), "best"
+    (validation, or None), "bad" (validations since), "falls" (of schedule "plateau").
+    """
+
+    def __init__(self, config: TrainConfig, student: nn.Module, losses: nn.ModuleDict,
+                 optimizer: torch.optim.Optimizer, batches, teacher):
+        self.config, self.batches = config, batches
+        self.parts = (student, losses, optimizer)
+        self.about = about_run(config, student, losses, batches, teacher)
+        self.writes = config.out is not None and distributed.rank() == 0
+        self.log = config.out / "log.jsonl" if self.writes else None
+
+    def resume(self) -> tuple[dict, list[dict]]:
+        """(place, rows of the log up to it), the state put back; a fresh start where none is.
+
+        Raises ValueError for another run's folder and for one without a whole checkpoint, OSError
+        for a folder that cannot be written or is too full.
+        """
+        place, rows, out = {"done": 0, "best": None, "bad": 0, "falls": 0}, [], self.config.out
+        if out is None:
+            return place, rows
+        if self.writes:
+            _writable(out)
+        kept = load_checkpoint(out, self.about)
+        if kept is not None:
+            place, state = kept
+            set_state(state, *self.parts)
+            if self.log is not None and self.log.is_file():
+                rows = [r for r in History.read(self.log).rows if r["step"] <= place["done"]]
+        elif self.writes and self.config.keep:
+            check_room(self.config, whole_state(*self.parts))
+        return place, rows
+
+    def epoch_end(self, place: dict, validate: Callable | None) -> dict[str, float]:
+        """{"validation": value} where the step just done ends an epoch that is validated."""
+        epoch, inside = divmod(place["done"], len(self.batches))
+        last = epoch == self.config.epochs
+        if validate is None or inside or (epoch % self.config.validate_every and not last):
+            return {}
+        student, losses, _ = self.parts
+        student.eval()
+        losses.eval()
+        value = torch.zeros((), dtype=torch.float64, device=next(student.parameters()).device)
+        if distributed.rank() == 0:
+            with torch.random.fork_rng(), torch.no_grad():  # training draws the same without it
+                value.fill_(float(validate(student)))
+        distributed.broadcast(value)
+        student.train()
+        losses.train()
+        value = value.item()
+        if place["best"] is None or value > place["best"]:
+            place |= {"best": value, "bad": 0}
+            if self.writes:
+                save_student(self.config, student, self.batches, place["done"], last, "best",
+                             validation=value)
+        else:
+            place["bad"] += 1
+            if place["bad"] > self.config.patience:
+                place |= {"bad": 0, "falls": place["falls"] + 1}
+        return {"validation": value}
+
+    def after_step(self, place: dict, log, stopping: bool) -> None:
+        """A checkpoint where one is due."""
+        every = self.config.checkpoint_every or len(self.batches)
+        last = place["done"] == self.config.epochs * len(self.batches)
+        if self.writes and self.config.keep and (stopping or last or place["done"] % every == 0):
+            log.sync()
+            save_checkpoint(self.config, self.about, place, whole_state(*self.parts))
+
+    def save_student(self, done: int, finished: bool) -> None:
+        """out/student.safetensors."""
+        if self.writes:
+            save_student(self.config, self.parts[0], self.batches, done, finished)
+
+
+@contextlib.contextmanager
+def interrupts(out: Path | None) -> Iterator[Callable[[], bool]]:
+    """A function that says whether the run shall stop: Ctrl-C, or a file out/stop.
+
+    The first Ctrl-C waits for the end of the step, the second does not. The file is taken away
+    when it is seen.
+    """
+    wish = threading.Event()
+
+    def on_signal(number, frame):
+        if wish.is_set():
+            raise KeyboardInterrupt
+        wish.set()
+
+    def stopped() -> bool:
+        if out is not None and distributed.rank() == 0 and (out / "stop").exists():
+            (out / "stop").unlink(missing_ok=True)
+            wish.set()
+        return wish.is_set()
+
+    if threading.current_thread() is not threading.main_thread():  # only there signals arrive
+        yield stopped
+        return
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def memory_mb(device: torch.device) -> float:
+    """The most this process has held so far, in MB; on CUDA the most its tensors have."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB here
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / ".writable").touch()
+        (out / ".writable").unlink()
+    except OSError as error:
+        raise OSError(error.errno, f"the out folder {out} cannot be written "
+                      f"({error.strerror or error}); choose another train.out") from error
