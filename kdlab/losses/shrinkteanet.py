@@ -99,18 +99,22 @@ def check_channels(student_channels: Sequence[int], teacher_channels: Sequence[i
 
 def check_maps(student: Output, goals: Sequence[Tensor], lifted: nn.ModuleList, stages: int,
                loss: str) -> None:
-    """ValueError where maps to be lifted differ from what the loss was built for, or in side."""
-    if len(goals) != stages:
-        raise ValueError(f"{loss} was built for {stages} stages, the networks have {len(goals)}; "
-                         "pass student.channels and teacher.channels whole")
-    for stage, (module, mine, theirs) in enumerate(
-            zip(lifted, student.features, goals, strict=False), 1):
-        built, got = (module[0].in_channels, module[0].out_channels), (mine.shape[1],
-                                                                      theirs.shape[1])
+    """ValueError where maps to be lifted differ from what the loss was built for, or in side.
+
+    goals: the teacher's maps; () where a cache stands in for it, and its tail judges the lifted.
+    """
+    if not len(student.features) == stages == len(goals or student.features):
+        raise ValueError(f"{loss} was built for {stages} stages, the networks have "
+                         f"{len(student.features)}; pass student.channels and teacher.channels "
+                         "whole")
+    for stage, (module, mine) in enumerate(zip(lifted, student.features, strict=False), 1):
+        built = module[0].in_channels, module[0].out_channels
+        got = mine.shape[1], goals[stage - 1].shape[1] if goals else built[1]
         if built != got:
             raise ValueError(f"{loss}: stage {stage} was built for {built[0]} channels of the "
                              f"student and {built[1]} of the teacher, got {got[0]} and {got[1]}")
-        same_side(mine, theirs, stage, loss)
+        if goals:
+            same_side(mine, goals[stage - 1], stage, loss)
 
 
 class ShrinkTeaNet(nn.Module):
@@ -142,13 +146,13 @@ class ShrinkTeaNet(nn.Module):
                              f"the method of a network, not {type(tail).__name__}; "
                              "intermediate=False does without")
         self.tail, self.squared, self.weight = tail, squared, weight
-        self.needs = {"features", "embedding"} if len(self.lifts) else {"embedding"}
+        self.needs = {"embedding"}  # the tail is here already, so a cache of embeddings will do
 
     def forward(self, student: Output, teacher: Output | None,
                 targets: Targets) -> dict[str, Tensor]:
         goal = teacher_embedding(student, teacher, "ShrinkTeaNet")
         if len(self.lifts):
-            maps = teacher_maps(student, teacher, "ShrinkTeaNet")
+            maps = teacher_maps(student, teacher, "ShrinkTeaNet") if teacher.features else ()
             check_maps(student, maps, self.lifts, self.stages, "ShrinkTeaNet")
         check_batch(student.embedding, targets.labels)
         check_batch(goal, targets.labels, whose="teacher")

@@ -3,7 +3,6 @@
 import contextlib
 import resource
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -134,11 +133,17 @@ def interrupts(out: Path | None) -> Iterator[Callable[[], bool]]:
 
 
 def memory_mb(device: torch.device) -> float:
-    """The most this process has held so far, in MB; on CUDA the most its tensors have."""
+    """What this process holds, in MB: on CUDA the most its tensors have, else its own memory.
+
+    Pages of mapped files, such as a teacher cache, are not its own; only Linux tells them apart.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts bytes there, KiB here
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        _, resident, shared = map(int, statm.read_text().split()[:3])
+        return (resident - shared) * resource.getpagesize() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
 
 
 def _writable(out: Path) -> None:

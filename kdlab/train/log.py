@@ -21,7 +21,7 @@ class History:
     images_per_second, data_wait (the share of the time spent waiting for batches, 0 to 1): since
                 the row before
     gradient_norm   of the student, before clipping
-    memory_mb   the most the process has held so far (CUDA: that its tensors have)
+    memory_mb   what the process holds, mapped files apart (CUDA: the most its tensors had)
     name/term   one column a loss term             name.key   diagnostics and schedules, not summed
     name.term_share   of the gradient, 0 to 1      validation   after an epoch
     """

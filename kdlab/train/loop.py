@@ -19,7 +19,7 @@ from kdlab.train.keeper import Keeper, interrupts, memory_mb
 from kdlab.train.log import History, Log
 from kdlab.train.optimizer import lr_factor, make_optimizer, set_schedules
 from kdlab.train.post_mortem import post_mortem
-from kdlab.train.refusals import check, is_cache
+from kdlab.train.refusals import check, is_cache, tails
 
 
 def train(config: TrainConfig, student: nn.Module, losses: dict[str, nn.Module], batches,
@@ -55,7 +55,7 @@ def train(config: TrainConfig, student: nn.Module, losses: dict[str, nn.Module],
     student, losses = student.to(device), nn.ModuleDict(losses).to(device)
     if config.channels_last:
         student = student.to(memory_format=torch.channels_last)
-    teach = _teaching(teacher, device, config.precision)
+    teach = _teaching(teacher, losses, device, config.precision)
     optimizer = make_optimizer(config, student, losses)
     keeper = Keeper(config, student, losses, optimizer, batches, teacher)
     place, rows = keeper.resume()
@@ -225,9 +225,11 @@ def _stream(batches, epochs: int, done: int) -> Iterator[tuple[int, Batch]]:
         start = 0
 
 
-def _teaching(teacher: Callable | None, device: torch.device,
+def _teaching(teacher: Callable | None, losses: nn.ModuleDict, device: torch.device,
               precision: str) -> Callable[[Batch], Output | None]:
     """batch -> what the teacher says about it, without a graph, on `device`."""
+    for network in tails(losses).values():
+        network.to(device)
     if teacher is None:
         return lambda batch: None
     cached = is_cache(teacher)

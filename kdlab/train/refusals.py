@@ -1,6 +1,6 @@
 """What train() refuses before its first step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
@@ -10,6 +10,13 @@ from kdlab.train.config import TrainConfig, unknown
 def is_cache(teacher: Callable | None) -> bool:
     """Does this teacher hold embeddings only?"""
     return teacher is not None and getattr(teacher, "is_cache", not isinstance(teacher, nn.Module))
+
+
+def tails(losses: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The networks whose tail a loss borrows (ShrinkTeaNet), by the loss's name."""
+    owners = {name: getattr(getattr(loss, "tail", None), "__self__", None)
+              for name, loss in losses.items()}
+    return {name: owner for name, owner in owners.items() if isinstance(owner, nn.Module)}
 
 
 def check(config: TrainConfig, losses: dict[str, nn.Module], batches, teacher, validate) -> None:
@@ -52,5 +59,10 @@ def check(config: TrainConfig, losses: dict[str, nn.Module], batches, teacher, v
     if key and identity and identity["faces"] != key:
         raise ValueError(f"the cache holds embeddings of the set {identity['faces'][:12]}, the "
                          f"batches draw from {key[:12]}; embed that set")
+    for name, network in tails(losses).items():
+        if identity and getattr(network, "hash", identity["teacher"]) != identity["teacher"]:
+            raise ValueError(f"the loss {name!r} has the tail of the teacher {network.hash[:12]}, "
+                             f"the cache holds embeddings of {identity['teacher'][:12]}; take "
+                             "both from one teacher")
     if len(batches) < 1:
         raise ValueError("an epoch of these batches has no step; there is nothing to train on")

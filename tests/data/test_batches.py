@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
 from kdlab.data import GroupBalancedSampler, PairSampler
-from kdlab.data.batches import Batches
+from kdlab.data.batches import Batches, OnDisk
+from kdlab.data.faces import FaceSet
 from kdlab.losses.ekd import EKD
 from kdlab.outputs import Output
 from kdlab.train.config import TrainConfig
@@ -126,6 +128,71 @@ def test_group_balanced_batches_leave_balanced_open():
     for batch in batches.epoch(0):
         assert batch.targets.balanced is None
         assert (batch.targets.groups * 2 + batch.targets.labels).bincount().tolist() == [2] * 4
+
+
+def alike(a, b):
+    """Two batches hold the same."""
+    return torch.equal(a.images, b.images) and all(
+        (x is None) == (y is None) and (x is None or torch.equal(x, y))
+        for x, y in zip((*a.targets, a.index, a.flipped), (*b.targets, b.index, b.flipped),
+                        strict=True))
+
+
+LABELS = [k // 5 for k in range(30)]
+KINDS = {  # what makes the batches: all of size 8 but the last
+    "plain": dict(batch_size=8),
+    "whole": dict(batch_size=8, drop_last=False, groups=[k % 2 for k in range(30)]),
+    "pairs": dict(sampler=PairSampler(LABELS, 4, 2, 2, seed=1)),
+    "groups": dict(sampler=GroupBalancedSampler([0, 1] * 15, [0] * 15 + [1] * 15, 8),
+                   labels=[0, 1] * 15, groups=[0] * 15 + [1] * 15),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("disk", [False, True])
+def test_an_epoch_begins_where_it_is_told(kind, disk):
+    x = pixels(30)
+    faces = FaceSet({"arcface": x.numpy()}, np.array(LABELS), "")
+    x = OnDisk(faces, "arcface", 4) if disk else x
+    batches = Batches(x, **{"labels": LABELS, "seed": 2} | KINDS[kind])
+    whole = list(batches.epoch(1))
+    assert len(whole) == len(batches)
+    for start in range(len(whole) + 1):
+        rest = list(batches.epoch(1, start=start))
+        assert len(rest) == len(whole) - start
+        assert all(alike(a, b) for a, b in zip(rest, whole[start:], strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("world", [1, 2])
+def test_processes_share_every_batch(kind, world):
+    arguments = {"labels": LABELS, "seed": 2} | KINDS[kind]
+    whole = Batches(pixels(30), **arguments)
+    parts = [Batches(pixels(30), **arguments, rank=rank, world=world) for rank in range(world)]
+    for rank, part in enumerate(parts):
+        assert part.batch_size == whole.batch_size and len(part) == len(whole)
+        for mine, all_rows in zip(part.epoch(3), whole.epoch(3), strict=True):
+            rows = slice(rank, None, world)
+            assert torch.equal(mine.images, all_rows.images[rows])
+            assert torch.equal(mine.index, all_rows.index[rows])
+            assert torch.equal(mine.flipped, all_rows.flipped[rows])
+            assert torch.equal(mine.targets.labels, all_rows.targets.labels[rows])
+            if kind == "pairs":
+                assert mine.targets.balanced.tolist() == ([False] * 4 + [True] * 4)[rows]
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (dict(rank=2, world=2), "process 2 of 2 cannot be"),
+    (dict(batch_size=5, world=2), "2 processes cannot share a batch, 5 images"),
+    (dict(batch_size=4, drop_last=False, world=4), "4 processes cannot share the last batch of"),
+    (dict(batch_size=None, world=2, sampler=PairSampler(list(range(5)) * 2, 3, 2, 2),
+          labels=list(range(5)) * 2), "share the random rows of a batch, 3 images"),
+    (dict(batch_size=None, world=4, sampler=PairSampler(list(range(5)) * 2, 4, 1, 2),
+          labels=list(range(5)) * 2), "share the paired rows of a batch, 2 images"),
+])
+def test_batches_that_cannot_be_shared_are_refused(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        Batches(**{"pixels": pixels(), "labels": range(10), "batch_size": 5} | arguments)
 
 
 class Flat(torch.nn.Module):

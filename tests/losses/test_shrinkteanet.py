@@ -278,7 +278,16 @@ def test_the_last_layer_alone_asks_for_embeddings_only(make):
     terms = loss(Output(embedding), Output(pair.known.embedding), LABELS)
     cosine = nn.functional.cosine_similarity(embedding, pair.known.embedding)
     torch.testing.assert_close(terms, {"embedding": (1 - cosine).mean()})
-    assert Pair().loss.needs == {"embedding", "features"}
+    assert Pair().loss.needs == {"embedding"}  # its stages go through the tail that it was given
+
+
+def test_without_the_teachers_maps_it_says_the_same():
+    """A cache of embeddings and the tail are enough."""
+    pair = Pair()
+    output = pair.student(pair.images)
+    whole = pair.loss(output, pair.known, LABELS)
+    torch.testing.assert_close(pair.loss(output, Output(pair.known.embedding), LABELS), whole)
+    assert len(whole) == 4
 
 
 def test_duplicates_zero_vectors_and_agreement_stay_finite():
@@ -357,7 +366,6 @@ def test_wrong_input_is_refused_in_words():
     wide = changed(output, 3, torch.zeros(4, 7, 2, 2, dtype=torch.float64))
     for arguments, message in (
         ((output, None, LABELS), "ShrinkTeaNet needs a teacher's embedding"),
-        ((output, Output(known.embedding), LABELS), "a cache of embeddings has none"),
         ((output, known._replace(embedding=known.embedding[:, :3]), LABELS), r"teacher's \(4, 3\)"),
         ((output, narrow, LABELS), "stage 2 is 2 x 2 in the student and 2 x 1 in the teacher"),
         ((wide, known, LABELS), "stage 3 was built for 2 channels.*5 of the teacher, got 7 and 5"),

@@ -1,7 +1,9 @@
+import copy
 import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -9,8 +11,12 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
+from kdlab.data import FaceSet, embed_set
 from kdlab.data.batches import Batch, Batches
+from kdlab.losses import ShrinkTeaNet
+from kdlab.models import MODELS
 from kdlab.outputs import Output, Targets
+from kdlab.teachers import Teacher
 from kdlab.train import History, TrainConfig, train
 from kdlab.train.loop import named_terms
 from kdlab.train.optimizer import lr_factor, make_optimizer
@@ -593,3 +599,32 @@ def test_the_line_down_to_zero():
     poly = config(schedule="poly", warmup=0.2)
     assert [lr_factor(poly, step, 10) for step in range(10)] == pytest.approx(
         [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+
+
+def test_a_cache_and_the_tail_teach_what_the_network_teaches(tmp_path, monkeypatch):
+    """ShrinkTeaNet's four terms, four steps: the trained students agree."""
+    monkeypatch.setenv("KDLAB_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    student, network = (MODELS[name](embedding_size=16) for name in ("ir_student", "ir_teacher"))
+    contract = {"crop": "arcface", "size": 48, "mean": [127.5] * 3, "divide": 127.5,
+                "embedding_size": 16}
+    teacher = Teacher(network, contract, "a" * 64, torch.zeros(16))
+    images = np.random.default_rng(0).integers(0, 256, (16, 3, 48, 48), np.uint8)
+    faces = FaceSet({"arcface": images}, np.arange(16) % 4, "noise")
+    start = ShrinkTeaNet(student.channels, teacher.channels, teacher.tail).state_dict()
+
+    def taught_by(answers, tail=teacher.tail):
+        learner, loss = copy.deepcopy(student), ShrinkTeaNet(student.channels, teacher.channels,
+                                                             tail)
+        loss.load_state_dict(start)
+        train(config(batch_size=4, lr=0.01), learner, {"kd": loss},
+              Batches(faces.pixels("arcface"), faces.labels, 4, key=faces.key), answers)
+        return learner.state_dict()
+
+    cache = embed_set(teacher, faces)
+    live, cached = taught_by(teacher), taught_by(cache)
+    for name, value in live.items():
+        torch.testing.assert_close(cached[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    other = Teacher(network, contract, "b" * 64, torch.zeros(16))
+    with pytest.raises(ValueError, match="the tail of the teacher bbbb.*embeddings of aaaa"):
+        taught_by(cache, other.tail)
