@@ -6,15 +6,20 @@
 import importlib
 import importlib.util
 import os
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__version__ = version("kdlab")
-__all__ = ["Context", "claim", "home", "show_source", "start", "stored"]
+try:
+    __version__ = version("kdlab")
+except PackageNotFoundError:  # a copy of the folder, as on a GPU machine that can install nothing
+    __version__ = "not installed"
+__all__ = ["Context", "Run", "claim", "home", "launch", "show_source", "start", "stored"]
 
 _FROM = {  # name -> the module that defines it
     "Context": "kdlab.notebook",
+    "Run": "kdlab.train.launch",
     "claim": "kdlab.notebook",
+    "launch": "kdlab.train.launch",
     "show_source": "kdlab.notebook",
     "start": "kdlab.notebook",
     "stored": "kdlab.results",

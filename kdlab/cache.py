@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -43,20 +46,24 @@ def file_digest(path: str | Path) -> str:
 
 def write_atomic(path: str | Path, content: bytes | str) -> None:
     """Write, fsync, rename: a reader sees the old file or the new one, never half of one."""
+    with atomic(path) as beside:
+        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A file beside `path` to write to; it becomes `path`, synced, once it is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = content.encode() if isinstance(content, str) else content
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.",
-                                     delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        yield beside
+        with open(beside, "rb") as file:
             os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def locked(path: str | Path) -> FileLock:

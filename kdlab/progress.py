@@ -5,7 +5,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from tqdm import tqdm
+try:
+    from tqdm import tqdm
+except ModuleNotFoundError:  # a bare GPU machine, where plain lines will do
+    tqdm = None
 
 
 def headless() -> bool:
@@ -49,7 +52,7 @@ def progress(items: Iterable, label: str, total: int | None = None) -> Iterator:
     Otherwise tqdm (the plain one: tqdm.auto fails where ipywidgets is missing or old).
     """
     total = len(items) if total is None and hasattr(items, "__len__") else total
-    if not headless():
+    if tqdm and not headless():
         where = {"file": Page(), "ncols": 80} if in_kernel() else {"dynamic_ncols": True}
         yield from tqdm(items, desc=label, total=total, leave=False, mininterval=0.5, **where)
         return

@@ -1,10 +1,11 @@
 """Faces in: aligned sets, photographs, samplers, batches, a teacher's cached embeddings."""
 
-from kdlab.data.batches import Batch, Batches
+from kdlab.data.batches import Batch, Batches, OnDisk
 from kdlab.data.embeddings import EmbeddingCache, embed_set
 from kdlab.data.faces import FaceSet
+from kdlab.data.folder import ImageFolder
 from kdlab.data.orl import load_orl
 from kdlab.data.samplers import GroupBalancedSampler, PairSampler
 
-__all__ = ["Batch", "Batches", "EmbeddingCache", "FaceSet", "GroupBalancedSampler", "PairSampler",
-           "embed_set", "load_orl"]
+__all__ = ["Batch", "Batches", "EmbeddingCache", "FaceSet", "GroupBalancedSampler", "ImageFolder",
+           "OnDisk", "PairSampler", "embed_set", "load_orl"]

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import beta
 
 from kdlab.evaluate.pairs import most_allowed, unit_rows
 
@@ -29,6 +28,8 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
         raise ValueError(f"k hits of n trials need 0 <= k <= n and n >= 1, not k = {k}, n = {n}")
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}")
+    from scipy.stats import beta  # here, so that training needs no scipy
+
     tail = (1 - level) / 2
     low = float(beta.ppf(tail, k, n - k + 1)) if k else 0.0
     high = float(beta.isf(tail, k + 1, n - k)) if k < n else 1.0

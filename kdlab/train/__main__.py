@@ -1,133 +1,178 @@
-"""python -m kdlab.train run.yaml: train a student on the rendered world, from one file."""
+"""python -m kdlab.train run.yaml: train a student from one file.
+
+    python -m kdlab.train run.yaml
+    torchrun --nproc-per-node 2 -m kdlab.train run.yaml     # gloo on a CPU, nccl on GPUs
+
+Beside what train() writes, the run's folder gets run.yaml and, at every change of state,
+status.json; process 0 holds the folder's lock for as long as it lives. SIGTERM, which torchrun
+hands on, ends a run as Ctrl-C does: after the step it is at, everything saved. With --probe it only
+says, as JSON, what some first steps took, and leaves nothing behind.
+"""
 
 import argparse
-import inspect
+import json
+import os
+import signal
 import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
-from pydantic import Field, field_validator
-from torch import nn
 
 from kdlab.cache import write_atomic
-from kdlab.data.batches import Batches
-from kdlab.train.config import Strict, TrainConfig, load_config, unknown
-from kdlab.train.loop import pick_device, train
+from kdlab.train.checkpoint import found
+from kdlab.train.group import Group, together
+from kdlab.train.loop import train
+from kdlab.train.predict import measure, peak_mb
+from kdlab.train.run import RunConfig, load_run, prepare
+from kdlab.train.state import spent, tell, writing
 
-INPUT = 48  # pixels a side: the students' input, shrunk from the 112 x 112 "arcface" crop
-
-
-class WorldConfig(Strict):
-    """Which rendered faces to train on."""
-
-    seed: int = Field(0, ge=0, description="Seed of the face world.")
-    identities: int = Field(300, ge=2, description="People: numbers 0 to identities - 1.")
-    per_identity: int = Field(16, ge=1, description="Images of each.")
-
-
-class RunConfig(Strict):
-    """One run: who learns, from what, from whom, and how."""
-
-    student: str = Field("ir_student", description="A name in kdlab.models.MODELS.")
-    embedding_size: int = Field(128, ge=1, description="Dimensions of the student's embedding.")
-    losses: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="name: {loss: a name in kdlab.losses.LOSSES, and its arguments};"
-        " embedding_size and num_classes are filled in where a loss has them.")
-    world: WorldConfig = WorldConfig()
-    teacher: str | None = Field(None, description="A name in data/teachers such as "
-                                "'dlib_resnet29', a path to .safetensors, or null for none.")
-    train: TrainConfig = TrainConfig()
-
-    @field_validator("losses")
-    @classmethod
-    def _named(cls, losses: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        for name, settings in losses.items():
-            if not isinstance(settings.get("loss"), str):
-                raise ValueError(f"{name} does not say which loss: '{name}: {{loss: ArcFace}}'")
-        return losses
-
-
-def build_student(run: RunConfig) -> nn.Module:
-    """The student of a run; ValueError for a name that is not in MODELS."""
-    from kdlab.models import MODELS
-
-    if run.student not in MODELS:
-        raise ValueError(f"student: {unknown('network', run.student, MODELS)}")
-    return MODELS[run.student](embedding_size=run.embedding_size)
-
-
-def build_losses(run: RunConfig) -> dict[str, nn.Module]:
-    """The losses of a run; ValueError that names the loss and the argument that does not fit."""
-    from kdlab.losses import LOSSES
-
-    known = {"embedding_size": run.embedding_size, "num_classes": run.world.identities}
-    losses = {}
-    for name, settings in run.losses.items():
-        kind = settings["loss"]
-        if kind not in LOSSES:
-            raise ValueError(f"losses.{name}: {unknown('loss', kind, LOSSES)}")
-        takes = inspect.signature(LOSSES[kind]).parameters
-        given = {key: value for key, value in settings.items() if key != "loss"}
-        for argument in given:
-            if argument not in takes:
-                raise ValueError(f"losses.{name}: {unknown(f'{kind} argument', argument, takes)}")
-        given = {key: value for key, value in known.items() if key in takes} | given
-        missing = [key for key, p in takes.items() if p.default is p.empty and key not in given]
-        if missing:
-            raise ValueError(f"losses.{name}: {kind} wants {', '.join(missing)}; what a file "
-                             "cannot hold (centres, networks) is given to kdlab.train.train()")
-        losses[name] = LOSSES[kind](**given)
-    return losses
-
-
-def run_training(run: RunConfig) -> Path:
-    """Build, render and train; returns the folder of the results (run.train.out).
-
-    What can be wrong with names, arguments, the teacher's file and the device is said before
-    anything is rendered.
-    """
-    from kdlab.data.embeddings import embed_set
-    from kdlab.teachers import load_teacher
-    from kdlab.world import FaceWorld, rendered
-
-    device = pick_device(run.train.device)
-    torch.manual_seed(run.train.seed)  # the first weights of student and losses
-    student, losses = build_student(run), build_losses(run)
-    teacher, crops = None, {"arcface"}
-    if run.teacher is not None:
-        teacher = load_teacher(run.teacher).to(device)
-        crops.add(teacher.contract["crop"])
-    faces = rendered(FaceWorld(seed=run.world.seed), identities=range(run.world.identities),
-                     per_identity=run.world.per_identity, crops=tuple(sorted(crops)))
-    known = embed_set(teacher, faces) if teacher else None
-    batches = Batches(faces.pixels("arcface", INPUT), faces.labels, run.train.batch_size,
-                      seed=run.train.seed, crop="arcface", key=faces.key)
-    write_atomic(run.train.out / "run.yaml",
-                 yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
-    print(train(run.train, student, losses, batches, known).table())
-    return run.train.out
+FORESEEN = (ValueError, OSError, FloatingPointError)  # errors whose text is for people
+LONGEST = 1000  # characters of an error's line; ours
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command. Returns 0, 1 for what went wrong (one line says what), 130 when stopped."""
-    parser = argparse.ArgumentParser("python -m kdlab.train", description=__doc__)
+    parser = argparse.ArgumentParser("python -m kdlab.train", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run file, such as configs/first_light.yaml")
-    path = parser.parse_args(argv).run
+    parser.add_argument("--probe", type=int, metavar="STEPS",
+                        help="only measure so many steps; prints what they took as JSON")
+    args = parser.parse_args(argv)
     try:
-        run = load_config(path, RunConfig)
-        if run.train.out is None:
-            settings = run.train.model_copy(update={"out": Path("runs") / path.stem})
-            run = run.model_copy(update={"train": settings})
-        out = run_training(run)
+        run = load_run(args.run)
+        if args.probe is not None:
+            return _probe(run, args.probe)
+        with writing(run.train.out) if _first() else nullcontext():
+            return carry_out(run)
     except KeyboardInterrupt:
-        print("stopped; what the run had so far is in its out folder", file=sys.stderr)
         return 130  # what a shell reports for Ctrl-C
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"kdlab.train: {error}", file=sys.stderr)
+    except FORESEEN as error:  # the run file, or a folder where the status is not ours to write
+        if _first():
+            print(f"kdlab.train: {words(error)}", file=sys.stderr)
         return 1
-    print(out / "student.safetensors")
+
+
+def carry_out(run: RunConfig) -> int:
+    """Prepare and train in a folder that is ours, saying in status.json how far; the exit code."""
+    out, group = run.train.out, Group()
+    status = {"state": "preparing", "message": "", "pid": os.getpid(), "host": os.uname().nodename,
+              "processes": int(os.environ.get("WORLD_SIZE", 1)), "started": time.time(),
+              "steps": None, "batch_size": run.train.batch_size, "seconds": spent(out),
+              "peak_memory_mb": None, "disk_bytes": None}
+    earlier, began, continued = status["seconds"], None, bool(found(out))
+
+    def say(**changes) -> None:
+        status.update(changes)
+        if _first():
+            tell(out, status)
+
+    with terminated(out) as phase:
+        try:
+            if _first():
+                (out / "stop").unlink(missing_ok=True)
+                if not continued:
+                    _keep(run)
+            say()
+            with together(run.train) as group:
+                made = prepare(run, group.rank, group.world)
+                phase["now"], began = "training", time.monotonic()
+                say(state="training", steps=run.train.epochs * len(made["batches"]))
+                history = train(run.train, **made)
+            code, end = 0, {"state": "finished"}
+        except KeyboardInterrupt:
+            code, end = 130, {"state": "stopped"}
+        except Exception as error:
+            trace = "" if isinstance(error, FORESEEN) else traceback.format_exc()
+            code, end = 1, {"state": "failed", "message": group.agree(words(error), trace)}
+        phase["now"] = "ended"
+        if began:
+            status["seconds"] = earlier + time.monotonic() - began
+        peak = peak_mb(group if code != 1 else Group())  # a lost one is silent
+        if not _first():
+            return code
+        try:
+            if continued and code != 1:  # not where the folder turned out to hold another run
+                _keep(run)
+            say(**end, peak_memory_mb=round(peak, 1), disk_bytes=_size(out))
+        except OSError as error:  # a full disk, often the one that ended it
+            print(f"kdlab.train: {out} cannot be told how it ended: {words(error)}",
+                  file=sys.stderr)
+    if code == 0:
+        print(history.table(), out / "student.safetensors", sep="\n")
+    else:
+        print(f"kdlab.train: {end.get('message', f'stopped; start it again, and {out} goes on')}",
+              file=sys.stderr)
+    return code
+
+
+def words(error: BaseException) -> str:
+    """An error as one line for people."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        text = " ".join(error.strerror.split())  # without "[Errno 28]"
+        text += f": {error.filename}" if error.filename else ""
+    if isinstance(error, torch.OutOfMemoryError):
+        text = (f"the GPU's memory is full ({text.partition('. ')[0]}); lower train.batch_size, or "
+                "set train.precision: bf16")
+    elif not isinstance(error, FORESEEN):
+        text = f"{type(error).__name__}: {text}"
+    return text[:LONGEST]
+
+
+@contextmanager
+def terminated(out: Path) -> Iterator[dict[str, str]]:
+    """SIGTERM as Ctrl-C; the caller moves phase["now"]: "preparing", "training", then "ended".
+
+    While it trains, process 0 leaves a file out/stop, which all processes heed after the same
+    step; at the end nothing disturbs what is still to be written.
+    """
+    phase = {"now": "preparing"}
+
+    def on_signal(number, frame):
+        if phase["now"] == "preparing":
+            raise KeyboardInterrupt
+        if phase["now"] == "training" and _first():
+            (out / "stop").touch()
+
+    if threading.current_thread() is not threading.main_thread():  # only there signals arrive
+        yield phase
+        return
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield phase
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _keep(run: RunConfig) -> None:
+    write_atomic(run.train.out / "run.yaml",
+                 yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False))
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files; one may vanish while they are counted."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def _probe(run: RunConfig, steps: int) -> int:
+    with redirect_stdout(sys.stderr), together(run.train) as group:
+        found = measure(run, steps, group)
+    if _first():
+        print(json.dumps(found))
     return 0
 
 

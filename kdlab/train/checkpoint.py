@@ -9,16 +9,18 @@ the number of steps done is a place in it.
 import errno
 import hashlib
 import json
+import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kdlab.cache import write_atomic
+from kdlab.cache import atomic
 from kdlab.train.config import TrainConfig
 
 FORMAT = "kdlab checkpoint 1"
@@ -88,14 +90,17 @@ def save_checkpoint(config: TrainConfig, about: dict, place: dict,
     told = {"format": FORMAT, "about": about, "place": place, "sha256": _hash(state)}
     path = config.out / "checkpoints" / f"{place['done']:08d}.safetensors"
     try:
-        write_atomic(path, save(state, {"kdlab": json.dumps(told)}))
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        with atomic(path) as beside:
+            save_file(state, beside, {"kdlab": json.dumps(told)})
+    except (OSError, safetensors.SafetensorError) as error:
+        number = getattr(error, "errno", None) or int(
+            next(iter(re.findall(r"os error (\d+)", str(error))), errno.EIO))  # safetensors' words
+        full = number in (errno.ENOSPC, errno.EDQUOT)
         kept = found(config.out)
         raise OSError(
-            error.errno,
+            number,
             f"the checkpoint of step {place['done']} cannot be written to {path.parent} "
-            f"({'the disk is full' if full else error.strerror or error}); "
+            f"({'the disk is full' if full else os.strerror(number)}); "
             + (f"that of step {int(kept[-1].stem)} is safe: " if kept else "")
             + ("make room" if full else "mend that") + " and start the run again") from error
     for old in found(config.out)[:-config.keep]:
@@ -151,9 +156,16 @@ def check_room(config: TrainConfig, state: dict[str, Tensor]) -> None:
 
 
 def on_cpu(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU in plain memory order: safetensors refuses views and channels_last."""
-    return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, value in state.items()}
+    """On the CPU in plain memory order, each in memory of its own, as safetensors wants it."""
+    plain, taken = {}, set()
+    for name, value in state.items():
+        value = value.detach().cpu().contiguous()
+        whole = value.untyped_storage()
+        if whole.data_ptr() in taken or whole.nbytes() != value.nbytes:
+            value = value.clone()
+        taken.add(value.untyped_storage().data_ptr())
+        plain[name] = value
+    return plain
 
 
 def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:

@@ -107,7 +107,7 @@ class TrainConfig(Strict):
         2, ge=0, le=1000, description="Newest checkpoints that stay; 0: none is written, and a "
         "run that was stopped begins anew.", json_schema_extra={"typical": [1, 5]})
     share_every: int = Field(
-        50, ge=0, description="Steps between two measurements of each term's share of the "
+        200, ge=0, description="Steps between two measurements of each term's share of the "
         "gradient, one more backward pass a term; 0: never.",
         json_schema_extra={"unit": "steps", "typical": [0, 500]})
     log_every: int = Field(

@@ -3,6 +3,7 @@
 import inspect
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from time import perf_counter
 
@@ -164,8 +165,10 @@ def _objective(student: nn.Module, losses: nn.ModuleDict, config: TrainConfig) -
         return objective
     # BatchNorm's running statistics stay each process's own (insightface does so): they do not
     # touch training, and process 0's are saved. A term may leave parameters out in some step.
-    return nn.parallel.DistributedDataParallel(
-        objective, broadcast_buffers=False, find_unused_parameters=True)
+    with warnings.catch_warnings():  # torch 2.13 has a new name for it, which 2.6 does not know
+        warnings.simplefilter("ignore", FutureWarning)
+        return nn.parallel.DistributedDataParallel(
+            objective, broadcast_buffers=False, find_unused_parameters=True)
 
 
 def gradient_shares(terms: dict[str, Tensor], student: nn.Module) -> dict[str, float]:

@@ -11,6 +11,7 @@ from kdlab.ui.explorer import (
 )
 from kdlab.ui.faces import face_panel, factor_panel
 from kdlab.ui.form import Form, form
+from kdlab.ui.monitor import run_monitor
 from kdlab.ui.operating import operating_panel, rules_panel
 from kdlab.ui.panel import Panel, debounce, live_figure, panel
 from kdlab.ui.schema import controls
@@ -19,6 +20,6 @@ from kdlab.ui.timeline import threshold_timeline
 __all__ = [
     "Control", "Form", "Panel", "centre_player", "choice", "controls", "debounce",
     "embedding_explorer", "explorer", "face_panel", "factor_panel", "form", "live_figure",
-    "operating_panel", "pair_viewer", "panel", "relation_explorer", "rules_panel", "slider",
-    "threshold_panel", "threshold_timeline", "toggle",
+    "operating_panel", "pair_viewer", "panel", "relation_explorer", "rules_panel",
+    "run_monitor", "slider", "threshold_panel", "threshold_timeline", "toggle",
 ]  # fmt: skip

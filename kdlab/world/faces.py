@@ -5,7 +5,7 @@ import copy
 import functools
 import os
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from numbers import Integral
 from pathlib import Path
 
@@ -27,6 +27,13 @@ _CODE = [_HERE.parent / "align.py", *(_HERE / f"{name}.py" for name in
 
 
 @functools.cache
+def _numba() -> str:
+    try:
+        return version("numba")
+    except PackageNotFoundError:  # a bare GPU machine
+        return "without numba"
+
+
 def _meaning(path: Path) -> str:
     """A key of what a source file does: comments and docstrings may be mended freely."""
     tree = ast.parse(path.read_text())
@@ -75,7 +82,7 @@ class FaceWorld:
         return digest([self.seed, self.dimension, self.ages, self.bias, self.nuisance,
                        str(self.head.mean.device.type), file_digest(HEAD_FILE),
                        [_meaning(path) for path in _CODE], torch.__version__,
-                       version("numba"), torch.backends.cpu.get_cpu_capability()])
+                       _numba(), torch.backends.cpu.get_cpu_capability()])
 
     def _identity(self, i: int) -> dict:
         """All factors of identity i (see `draw_identity`); shared: do not write into it."""

@@ -8,6 +8,7 @@ the last bit on the CPU.
 """
 
 import functools
+import importlib.util
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from kdlab.world import loops
 from kdlab.world.loops import DEPTH_STEPS, FLAT
+
+NUMBA = importlib.util.find_spec("numba") is not None
 
 _BOXES = (2, 3, 4, 6, 8, 12, 20, 40)  # bounding boxes are rounded up to these sides
 
@@ -207,8 +210,9 @@ def normals(vertices: Tensor, faces: Tensor) -> Tensor:
 
 
 def _compiles(*tensors: Tensor) -> bool:
-    return all(t.device.type == "cpu" and t.dtype == torch.float32 and not t.requires_grad
-               for t in tensors)
+    """Without numba, as on a bare GPU machine, the torch forms serve everywhere."""
+    return NUMBA and all(t.device.type == "cpu" and t.dtype == torch.float32
+                         and not t.requires_grad for t in tensors)
 
 
 @functools.cache

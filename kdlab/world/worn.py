@@ -8,7 +8,6 @@ picture, `patches`, that their texture coordinates (x, y) point into; the colour
 import functools
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from kdlab.world.head import SKIN_ROWS, Head
@@ -32,9 +31,8 @@ def bind(head: Head, points: Tensor, to: Tensor | None = None, k: int = 4
         to = skin_vertices(head.faces, head.texture)
     if not 1 <= k <= len(to):
         raise ValueError(f"bind: k must be 1 to {len(to)}, the vertices to choose from, not {k}")
-    tree = cKDTree(head.mean[to].cpu().numpy())
-    distance, order = tree.query(points.cpu().numpy(), k=range(1, k + 1))
-    distance, order = (torch.from_numpy(x).to(points.device) for x in (distance, order))
+    away = (points.double()[:, None] - head.mean[to].double()).norm(dim=-1)
+    distance, order = away.topk(k, largest=False)
     weight = 1 / distance.to(points.dtype).square().clamp(min=1e-8)  # 0.1 mm is on the vertex
     return to[order], weight / weight.sum(-1, keepdim=True)
 

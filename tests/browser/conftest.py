@@ -171,6 +171,20 @@ def run_all(lab, browser, products):
 
 
 @pytest.fixture(scope="session")
+def close(lab):
+    """A function: take the page away, and every kernel with its 700 MB."""
+    address, token, _ = lab
+
+    def act(page: Page) -> None:
+        own = {"headers": {"Authorization": f"token {token}"}}
+        for kernel in page.request.get(f"{address}api/kernels", **own).json():
+            page.request.delete(f"{address}api/kernels/{kernel['id']}", **own)
+        page.context.close()
+
+    return act
+
+
+@pytest.fixture(scope="session")
 def products() -> Path:
     """Where pictures and times are left for people to look at."""
     folder = Path(__file__).resolve().parents[2] / "build" / "browser"

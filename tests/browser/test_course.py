@@ -58,19 +58,11 @@ WATCH = """knob => {
 
 
 @pytest.fixture(scope="module", params=index())
-def course(request, run_all, lab):
+def course(request, run_all, close):
     """One notebook of the course, run once for all tests below."""
     opened = run_all(request.param)
     yield opened
-    _close(opened.page, *lab[:2])
-
-
-def _close(page, address: str, token: str) -> None:
-    """The page and its kernel, which holds some 700 MB."""
-    own = {"headers": {"Authorization": f"token {token}"}}
-    for kernel in page.request.get(f"{address}api/kernels", **own).json():
-        page.request.delete(f"{address}api/kernels/{kernel['id']}", **own)
-    page.context.close()
+    close(opened.page)
 
 
 def test_run_all_leaves_no_red_cell(course):
@@ -207,7 +199,7 @@ def test_the_console_is_clean_and_nothing_left_the_machine(course, outside):
     assert not outside.asked  # by the server and the kernels
 
 
-def test_a_panel_in_notebook_7(lab, run_all, outside):
+def test_a_panel_in_notebook_7(lab, run_all, close, outside):
     cell = new_code_cell(
         "import numpy as np\n"
         "from kdlab import plots, ui\n"
@@ -225,4 +217,4 @@ def test_a_panel_in_notebook_7(lab, run_all, outside):
     # Notebook 7.6's own script trips over a plugin without settings whenever a page opens.
     complaints = [c for c in opened.complaints if "(reading 'schema')" not in c]
     assert not opened.errors + complaints + opened.requests + outside.asked
-    _close(opened.page, *lab[:2])
+    close(opened.page)

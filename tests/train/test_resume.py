@@ -1,6 +1,5 @@
 """Broken off anywhere and called again, a run ends with the bits of one that was left alone."""
 
-import errno
 import os
 import shutil
 import signal
@@ -8,6 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tiny_run import STEPS, Cache, batches, config, parts
 from torch import nn
@@ -181,18 +181,21 @@ def test_with_every_checkpoint_damaged_it_refuses(tmp_path):
 
 
 def test_a_full_disk_stops_in_words_and_loses_nothing(tmp_path, whole, monkeypatch):
-    write, wrote = checkpoints.write_atomic, []
+    write, wrote = checkpoints.save_file, []
 
-    def full(path, content):
+    def full(state, path, metadata):
         if len(wrote) == 4:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        wrote.append(write(path, content))
+            path.write_bytes(b"as much as there was room for")
+            raise SafetensorError("Error while serializing: I/O error: No space left on device "
+                                  "(os error 28)")  # what it says on a full disk
+        wrote.append(write(state, path, metadata))
 
-    monkeypatch.setattr(checkpoints, "write_atomic", full)
+    monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(OSError, match="step 5 cannot be written .*disk is full.*step 4 is safe: "
                                       "make room and start"):
         run(tmp_path)
     monkeypatch.undo()
+    assert len([*(tmp_path / "checkpoints").iterdir()]) == 2  # no half of one
     run(tmp_path)
     equal(tmp_path, whole)
 
