@@ -20,7 +20,7 @@ from kdlab.train.keeper import Keeper, interrupts, memory_mb
 from kdlab.train.log import History, Log
 from kdlab.train.optimizer import lr_factor, make_optimizer, set_schedules
 from kdlab.train.post_mortem import post_mortem
-from kdlab.train.refusals import check, is_cache, tails
+from kdlab.train.refusals import check, is_cache, refuse_nan, tails
 
 
 def train(config: TrainConfig, student: nn.Module, losses: dict[str, nn.Module], batches,
@@ -217,13 +217,15 @@ def pick_device(name: str) -> torch.device:
 
 def _stream(batches, epochs: int, done: int) -> Iterator[tuple[int, Batch]]:
     """(epoch, batch) from the step after `done` on."""
-    first, start = divmod(done, len(batches))
+    (first, start), begun = divmod(done, len(batches)), False
     for epoch in range(first, epochs):
         if start and "start" in inspect.signature(batches.epoch).parameters:
             rest = batches.epoch(epoch, start=start)
         else:
             rest = itertools.islice(batches.epoch(epoch), start, None)
         for batch in rest:
+            if epoch == first and not begun:
+                begun = refuse_nan(batch)
             yield epoch, batch
         start = 0
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
+from kdlab.data.batches import Batch
 from kdlab.train.config import TrainConfig, unknown
 
 
@@ -17,6 +18,16 @@ def tails(losses: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     owners = {name: getattr(getattr(loss, "tail", None), "__self__", None)
               for name, loss in losses.items()}
     return {name: owner for name, owner in owners.items() if isinstance(owner, nn.Module)}
+
+
+def refuse_nan(batch: Batch) -> bool:
+    """True; ValueError where the images of a run's first batch are not all finite numbers."""
+    bad = ~batch.images.flatten(1).isfinite().all(1)
+    if bad.any():
+        raise ValueError(f"{int(bad.sum())} of the first {len(bad)} pictures hold NaN or infinity "
+                         f"(row {int(batch.index[bad.cpu()][0])} of the set is the first); mend "
+                         "the pictures or what prepares them")
+    return True
 
 
 def check(config: TrainConfig, losses: dict[str, nn.Module], batches, teacher, validate) -> None:

@@ -126,6 +126,23 @@ def test_nearest_loop(scores, fpr):
     assert tpr_at_fpr(genuine, impostor, fpr, rule="nearest").tpr == -min(points)[1]
 
 
+def test_scikit_learn_drops_the_nearest_point():
+    """Its roc_curve leaves out, by default, points inside a straight run: nearest is then far off.
+
+    Every genuine score has an impostor's for company, so the ROC is the diagonal, and of its points
+    0, 0.1, 0.2, ... 1 there remain 0, 0.1 and 1. Asked for FPR 0.4, the IJB scripts say TPR 0.1."""
+    from sklearn.metrics import roc_curve
+
+    scores = np.arange(10) / 10
+    truth = np.r_[np.ones(10), np.zeros(10)]
+    tprs = {}
+    for drop in (True, False):
+        fpr, tpr, _ = roc_curve(truth, np.r_[scores, scores], drop_intermediate=drop)
+        tprs[drop] = tpr[np.argmin(abs(fpr - 0.4))]
+    assert tprs == {True: 0.1, False: 0.4}
+    assert tpr_at_fpr(scores, scores, 0.4, "nearest").tpr == 0.4
+
+
 def test_below_hand_numbers():
     genuine, impostor = np.array([0.9, 0.7, 0.5, 0.3]), np.array([0.8, 0.6, 0.4, 0.2])
     assert tpr_at_fpr(genuine, impostor, 0.25).tpr == 0.5  # one impostor: accept above 0.6

@@ -628,3 +628,19 @@ def test_a_cache_and_the_tail_teach_what_the_network_teaches(tmp_path, monkeypat
     other = Teacher(network, contract, "b" * 64, torch.zeros(16))
     with pytest.raises(ValueError, match="the tail of the teacher bbbb.*embeddings of aaaa"):
         taught_by(cache, other.tail)
+
+
+def test_pictures_that_are_no_numbers_are_refused_before_the_first_step():
+    class Broken(Own):
+        def epoch(self, epoch):
+            for batch in super().epoch(epoch):
+                batch.images[3, 0, 0, 0] = math.nan
+                yield batch
+
+    first = next(batches().epoch(0))
+    student, losses = parts()
+    before = student.conv.weight.clone()
+    with pytest.raises(ValueError, match=rf"1 of the first 8 pictures hold NaN.*\(row "
+                                         rf"{int(first.index[3])} of the set"):
+        train(config(), student, losses, Broken(2), Cache())
+    assert torch.equal(student.conv.weight, before)
