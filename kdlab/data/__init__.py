@@ -5,7 +5,8 @@ from kdlab.data.embeddings import EmbeddingCache, embed_set
 from kdlab.data.faces import FaceSet
 from kdlab.data.folder import ImageFolder
 from kdlab.data.orl import load_orl
+from kdlab.data.recordio import RecordIOFaces
 from kdlab.data.samplers import GroupBalancedSampler, PairSampler
 
 __all__ = ["Batch", "Batches", "EmbeddingCache", "FaceSet", "GroupBalancedSampler", "ImageFolder",
-           "OnDisk", "PairSampler", "embed_set", "load_orl"]
+           "OnDisk", "PairSampler", "RecordIOFaces", "embed_set", "load_orl"]

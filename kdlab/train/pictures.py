@@ -1,6 +1,7 @@
 """The pictures of a run file: which there are, which rows make a batch, who is held out."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from kdlab.data.batches import DIVIDE, MEAN, Batches, OnDisk
 from kdlab.data.faces import SMALLEST
 from kdlab.data.folder import ImageFolder
+from kdlab.data.recordio import RecordIOFaces
 from kdlab.data.samplers import GroupBalancedSampler, PairSampler
 from kdlab.evaluate import embed, pair_scores, tpr_at_fpr
 
@@ -32,7 +34,7 @@ class Pictures:
         self.run, self.size = run, size
         if run.folder:
             f = run.folder
-            self.folder = ImageFolder(f.path, f.size, f.crop, f.groups)
+            self.folder = filed(f.path, f.size, f.crop, f.groups)
             self.labels, self.groups = self.folder.labels, self.folder.groups
             check_labels(self.labels, f.identities, f"folder {f.path}")
         else:
@@ -80,6 +82,16 @@ class Pictures:
                 cut=sampler.groups.cut)
         except ValueError as error:
             raise ValueError(f"sampler: {error}") from error
+
+
+def filed(path: Path, size: int, crop: str, groups: Path | None = None):
+    """The pictures in a folder of sub-folders or, where there is a train.rec, in that."""
+    if path.suffix != ".rec" and not (path / "train.rec").is_file():
+        return ImageFolder(path, size, crop, groups)
+    if groups is not None:
+        raise ValueError(f"folder.groups: {path} is RecordIO, whose pictures have no names; groups "
+                         "go with a folder of picture files")
+    return RecordIOFaces(path, size, crop)
 
 
 def check_labels(labels: np.ndarray, identities: int, where: str) -> None:
@@ -134,7 +146,7 @@ def validator(run, pictures: Pictures) -> Callable[[nn.Module], float] | None:
         seen = _rendered(population(run), range(v.first, v.first + v.identities), v.per_identity,
                          {"arcface"})
     else:
-        seen = ImageFolder(v.folder, run.sizes[run.crop], run.crop)
+        seen = filed(v.folder, run.sizes[run.crop], run.crop)
     classes = v.folder and pictures.folder and seen.identities == pictures.folder.identities
     if run.classifies and v.folder and not classes:
         raise ValueError(f"validation.folder: {run.student} names classes, and the sub-folders of "

@@ -36,11 +36,12 @@ class WorldConfig(Strict):
 
 
 class FolderConfig(Strict):
-    """Which picture files to train on: aligned faces, one identity a sub-folder."""
+    """Which picture files to train on: aligned faces, one identity a sub-folder, or RecordIO."""
 
-    path: Path = Field(description="The folder.")
-    identities: int = Field(ge=2, description="How many sub-folders it has: networks and losses "
-                            "can then be built without it.")
+    path: Path = Field(description="The folder; one with a train.rec, or the .rec itself, is read "
+                       "as MXNet's RecordIO.")
+    identities: int = Field(ge=2, description="How many people it holds: networks and losses can "
+                            "then be built without it.")
     size: int = Field(112, ge=SMALLEST, le=LARGEST, description="Pixels a side.")
     crop: Literal["arcface", "dlib"] = Field("arcface", description="How they were aligned.")
     groups: Path | None = Field(

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rec_files import packed, write
 from safetensors.torch import load_file, save_file
 
 import kdlab.world
@@ -397,3 +398,23 @@ def test_every_field_is_described():
     described(schema)
     for part in schema["$defs"].values():
         described(part)
+
+
+def test_a_run_on_recordio_is_the_run_on_the_same_files(quick, folder, tmp_path):
+    """The pictures of the folder, packed; labels in the order of the names."""
+    files_there = sorted(folder.glob("*/*.png"))
+    people = sorted({path.parent.name for path in files_there})
+    write(tmp_path / "packed", {
+        key: packed(key, float(people.index(path.parent.name)), path.read_bytes())
+        for key, path in enumerate(files_there, 1)} | {0: packed(0, [13.0, 13.0])})
+    first = []
+    for where in (folder, tmp_path / "packed", tmp_path / "packed" / "train.rec"):
+        made = prepare(run(world=None, folder={"path": str(where), "identities": 3, "size": 48},
+                           losses=ARC, train={"batch_size": 4}))
+        first.append(next(made["batches"].epoch(0)))
+    for batch in first[1:]:
+        assert torch.equal(batch.images, first[0].images)
+        assert torch.equal(batch.targets.labels, first[0].targets.labels)
+    with pytest.raises(ValueError, match="folder.groups: .* is RecordIO"):
+        prepare(run(world=None, folder={"path": str(tmp_path / "packed"), "identities": 3,
+                                        "size": 48, "groups": "groups.csv"}, losses=ARC))
