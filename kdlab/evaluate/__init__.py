@@ -1,8 +1,11 @@
-"""How good embeddings are: verification, identification, fairness, intervals, hard pairs."""
+"""How good embeddings are: verification, identification, fairness, intervals, the field's sets."""
 
+from kdlab.evaluate.all_pairs import MFR, all_versus_all, curve, mfr, mfr_score
 from kdlab.evaluate.fairness import EqualizedOdds, equalized_odds
+from kdlab.evaluate.groups import group_rates
 from kdlab.evaluate.identification import judge, rank1, rank1_closed
 from kdlab.evaluate.intervals import Difference, clopper_pearson, paired_difference
+from kdlab.evaluate.megaface import megaface
 from kdlab.evaluate.pairs import (
     cross_scores,
     group_scores,
@@ -11,6 +14,8 @@ from kdlab.evaluate.pairs import (
     template_scores,
     worst_pairs,
 )
+from kdlab.evaluate.templates import pool, read_template_lists, verify_templates
+from kdlab.evaluate.tenfold import ten_fold, val_at_far
 from kdlab.evaluate.verification import (
     Accuracy,
     OperatingPoint,
@@ -22,8 +27,9 @@ from kdlab.evaluate.verification import (
     verification_accuracy,
 )
 
-__all__ = ["Accuracy", "Difference", "EqualizedOdds", "OperatingPoint", "clopper_pearson",
-           "cross_scores", "eer", "embed", "equalized_odds", "group_scores", "judge",
-           "pair_scores", "paired_difference", "rank1", "rank1_closed", "rates_at", "roc",
-           "supported_fprs", "template_scores", "tpr_at_fpr", "verification_accuracy",
-           "worst_pairs"]
+__all__ = ["MFR", "Accuracy", "Difference", "EqualizedOdds", "OperatingPoint", "all_versus_all",
+           "clopper_pearson", "cross_scores", "curve", "eer", "embed", "equalized_odds",
+           "group_rates", "group_scores", "judge", "megaface", "mfr", "mfr_score", "pair_scores",
+           "paired_difference", "pool", "rank1", "rank1_closed", "rates_at", "read_template_lists",
+           "roc", "supported_fprs", "template_scores", "ten_fold", "tpr_at_fpr", "val_at_far",
+           "verification_accuracy", "verify_templates", "worst_pairs"]
