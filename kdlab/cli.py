@@ -1,4 +1,4 @@
-"""The command line: `kdlab lab`, `doctor`, `notebooks`, `study`, `train`, `dimension`.
+"""The command line: `kdlab lab`, `doctor`, `notebooks`, `study`, `train`, `data`, `dimension`.
 
 Exit codes: 0 all well, 1 something was found or failed, 2 the command could not be carried out,
 130 stopped by Ctrl-C.
@@ -57,6 +57,25 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("train", help="train a student as a run file says")
     one.add_argument("config", help="a YAML file")
     one.set_defaults(run=_train)
+
+    one = commands.add_parser("data", help="look at a data set")
+    actions = one.add_subparsers(required=True, metavar="ACTION")
+    one = actions.add_parser(
+        "check", help="what a set of faces holds, and what is wrong with it",
+        description="Counts, unreadable files, pictures that are there twice, leaks into a "
+        "benchmark, channel order and alignment; Ctrl-C reports what was found until then.",
+        epilog="Exit code 0: all files could be read; 1: some could not; 130: stopped.")
+    one.add_argument("path", help="a folder of identities, a .rec, a .bin, or a rendered set")
+    one.add_argument("--benchmark", help="another of these that must hold none of its pictures")
+    one.add_argument("--out", type=Path, default=Path("data-check"),
+                     help="folder for the report (default data-check)")
+    one.add_argument("--sample", type=int, default=300,
+                     help="pictures the dlib teacher is asked about (default 300)")
+    one.add_argument("--embed", type=int, default=0, metavar="N",
+                     help="look for one person under two identities among N pictures, too")
+    one.add_argument("--no-teacher", action="store_true", help="leave the dlib teacher out")
+    one.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    one.set_defaults(run=_data_check)
 
     one = commands.add_parser(
         "dimension", help="the intrinsic dimension of embeddings (TwoNN)",
@@ -172,6 +191,12 @@ def _train(args) -> int:
     from kdlab.train.__main__ import main as train
 
     return train([args.config])
+
+
+def _data_check(args) -> int:
+    from kdlab.plots.data_check import run
+
+    return run(args)
 
 
 def _dimension(args) -> int:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import struct
+import sys
 import zlib
 
 import numpy as np
@@ -135,6 +136,9 @@ def test_groups_of_identities_and_of_pictures(tree, tmp_path):
     ("anna,1\nanna/0.png,0\n", "line 2: 'anna/0.png' was in another group"),
     ("anna,1\nbela,-1\n", "line 2: a group is a number from 0, not '-1'"),
     ("anna,1\nbela\n", "line 2: a line is a name and a group, not 1"),
+    ('anna,1\n"bela,0\n', "line 2: .*a line is fields with commas"),
+    ("anna,1\n\n\nbela,x\n", "line 4: a group is a number from 0, not 'x'"),
+    ("a" * 70000, "line 1 is longer than 65536 characters"),
 ])
 def test_groups_that_do_not_fit_are_named(tree, tmp_path, text, said):
     (tmp_path / "groups.csv").write_text(text)
@@ -247,3 +251,86 @@ def test_a_folder_that_cannot_be_a_set_is_refused(tmp_path, tree):
 def test_what_is_not_there_cannot_be_read(tree, ask, error, said):
     with pytest.raises(error, match=said):
         ImageFolder(tree, 32).read(*ask)
+
+
+def test_told_to_skip_it_reads_the_next_picture_of_the_same_identity(tree):
+    (tree / "dora").mkdir()
+    (tree / "carl" / "1.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match="1 faults passed over, the first: .*dora holds no"):
+        faces = ImageFolder(tree, 32, on_bad="skip")
+    assert faces.identities == ["anna", "bela", "carl"] and len(faces) == 9
+    with pytest.warns(UserWarning, match=r"carl.1\.png cannot be read.*another picture"):
+        read = faces.read("arcface", 32, range(9))
+    assert torch.equal(read[6], read[7]) and faces.faults.count == 2
+    assert torch.equal(faces.read("arcface", 32, [6]), read[6:7]) and faces.faults.count == 2
+    assert "carl" in faces.faults.lines[1] and "\n" not in faces.faults.lines[1]
+    for k in range(4):
+        (tree / "carl" / f"{k}.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="of 'carl' no picture can be read"), pytest.warns():
+        faces.read("arcface", 32, [5])
+    with pytest.raises(ValueError, match="on_bad must be 'raise' or 'skip'"):
+        ImageFolder(tree, 32, on_bad="ignore")
+
+
+def test_told_to_skip_it_still_refuses_what_is_bad_throughout(tree):
+    for path in tree.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="cannot be read as a picture"):
+        ImageFolder(tree, 32, on_bad="skip")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("what", ["bela", "bela/1.png"])
+def test_without_permission_the_file_is_named(tree, what):
+    (tree / what).chmod(0)
+    with pytest.raises((PermissionError, ValueError), match="bela") as error:
+        ImageFolder(tree, 32).read("arcface", 32, range(9))
+    assert "\n" not in str(error.value)
+    with pytest.warns():
+        ImageFolder(tree, 32, on_bad="skip").read("arcface", 32, range(5))
+
+
+def test_a_folder_without_permission_can_be_skipped(tree, monkeypatch):
+    """As above, for those who test as root."""
+    scandir = os.scandir
+
+    def refused(path):
+        if str(path).endswith("bela"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(PermissionError, match="bela"):
+        ImageFolder(tree, 32)
+    with pytest.warns(UserWarning, match="bela: Permission denied"):
+        assert ImageFolder(tree, 32, on_bad="skip").identities == ["anna", "carl"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="such names exist on Linux alone")
+def test_names_that_are_no_text_work_and_can_be_printed(tree, tmp_path):
+    odd = os.fsencode(tree) + b"/z\xff"
+    os.mkdir(odd)
+    shutil.copy(tree / "anna" / "0.png", odd + b"/n\xe9.png")
+    (tmp_path / "groups.csv").write_bytes(b"anna,1\nbela,0\ncarl,0\nz\xff/n\xe9.png,2\n")
+    faces = ImageFolder(tree, 32, groups=tmp_path / "groups.csv")
+    assert faces.groups[-1] == 2
+    assert torch.equal(*faces.read("arcface", 32, [0, 9]))
+    with open(odd + b"/n\xe9.png", "wb"):
+        pass
+    with pytest.raises(ValueError, match=r"z\\xff/n\\xe9.png cannot be read") as error:
+        faces.read("arcface", 32, [9])
+    str(error.value).encode("utf-8")
+
+
+def test_a_picture_without_pixels_is_refused(tree):
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 0, 0, 8, 2, 0, 0, 0))
+    (tree / "anna" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IEND", b""))
+    with pytest.raises(ValueError, match=r"anna.0\.png") as error:
+        ImageFolder(tree, 32)
+    assert "0 x 0" in str(error.value) or "cannot be read" in str(error.value)
+
+
+def test_an_animation_is_its_first_picture(tmp_path):
+    frames = [Image.fromarray(picture(k)[..., 0]) for k in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert np.array_equal(decode(tmp_path / "a.gif", 32)[..., 0], picture(0)[..., 0])
