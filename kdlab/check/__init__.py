@@ -24,8 +24,10 @@ from kdlab.check.rates import (
 from kdlab.check.relations import critical, indicator_slope, rank_loss
 from kdlab.check.tailored import equal_run, reverse_distillation
 from kdlab.check.thresholds import batch_threshold, ema_after
+from kdlab.check.training import learning_rate, ring_bytes, safe_order, undeal
 
 __all__ = ["arcface_logit", "batch_threshold", "cosine_similarity", "critical",
            "dimension_from_ratios", "distinct_points", "ema_after", "equal_run", "indicator_slope",
-           "kept_points", "pairs_needed", "rank_loss", "rates_at", "reverse_distillation",
-           "split_pairs", "threshold_from_impostors", "tpr_at_threshold"]
+           "kept_points", "learning_rate", "pairs_needed", "rank_loss", "rates_at",
+           "reverse_distillation", "ring_bytes", "safe_order", "split_pairs",
+           "threshold_from_impostors", "tpr_at_threshold", "undeal"]
