@@ -61,8 +61,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename != str(path):
+            raise type(error)(error.errno, f"{path} cannot be written ({error.strerror}); what was "
+                              "there before is untouched") from error
         raise
 
 

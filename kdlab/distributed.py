@@ -26,6 +26,14 @@ def mean(numbers: Tensor) -> Tensor:
     return numbers
 
 
+def everywhere(true: Tensor) -> bool:
+    """Is it so in every process?   true: () bool."""
+    said = true.to(torch.int32)
+    if processes() > 1:
+        dist.all_reduce(said, dist.ReduceOp.MIN)
+    return bool(said)
+
+
 def gather(rows: Tensor) -> Tensor:
     """Every process's rows, dealt as they were: (B, ...) -> (W * B, ...), without a gradient.
 

@@ -89,8 +89,8 @@ class AdaDistill(nn.Module):
     embedding_size: of student and teacher alike.   kind: "arc" | "cos".
     adaptive: "alpha_prime" (eq. 8) | "alpha" (eq. 7).   repeated: "last" | "sequential".
     margin: None for 0.45 arc, 0.35 cos.   clip: "code" | "paper".   chunk: as in ArcFace.
-    shared: all processes blend the faces of all, in order of rank, and start from the centres of
-    rank 0: one table, as one process with the whole batch has it. False: each blends its own.
+    shared: all processes blend the faces of all, in the order of the batch, and start from the
+    centres of rank 0: one table, as one process with the whole batch has it. False: each its own.
     In training mode the centres move first and the loss sees them moved; in eval mode they stand.
     The loss is the mean over the process's own rows, all of them. ValueError without a teacher,
     for unequal embedding sizes, for a label outside the classes, for non-finite embeddings; the
@@ -189,6 +189,7 @@ class ArcDistill(nn.Module):
     """
 
     kind = "arc"
+    fixed = ("centres",)  # never learnt: other rows are another run
 
     def __init__(self, centres: Tensor, scale: float = 64, margin: float = 0.45, *,
                  chunk: int | None = None):

@@ -66,6 +66,7 @@ class MarginDistillation(nn.Module):
     """
 
     needs = {"embedding"}
+    fixed = ("centres",)  # never learnt: other rows are another run
 
     def __init__(self, centres: Tensor, *, scale: float = 64,
                  least: float = 0.2, most: float = 0.5, clip: bool = False,

@@ -71,9 +71,12 @@ def about_run(config: TrainConfig, student: nn.Module, losses: nn.ModuleDict, ba
     return json.loads(json.dumps({
         "config": config.model_dump(mode="json", exclude=FREE),
         "student": {"network": type(student).__name__, **_shapes(student)},
-        "losses": {name: {"loss": type(loss).__name__, **_shapes(loss), **{
-            key: value for key, value in _plain(loss).items()
-            if f"{name}.{key}" not in config.schedules}} for name, loss in losses.items()},
+        "losses": {name: {
+            "loss": type(loss).__name__, **_shapes(loss),
+            **{key: value for key, value in _plain(loss).items()
+               if f"{name}.{key}" not in config.schedules},
+            **{key: _hash({key: getattr(loss, key).cpu()}) for key in getattr(loss, "fixed", ())},
+        } for name, loss in losses.items()},
         "batches": {"steps an epoch": len(batches),
                     **{name: getattr(batches, name, None) for name in names},
                     "sampler": sampler and {"kind": type(sampler).__name__, **_plain(sampler)}},
@@ -139,9 +142,15 @@ def load_checkpoint(out: Path, about: dict) -> tuple[dict, dict[str, Tensor]] | 
 def differences(there: dict, here: dict, most: int = 3) -> str:
     """'lr is 0.1 there and 0.2 here', of the first few settings that differ."""
     there, here = _flat(there), _flat(here)
-    said = [f"{name} is {there.get(name)} there and {here.get(name)} here"
+    said = [f"{name} is {_short(there.get(name))} there and {_short(here.get(name))} here"
             for name in dict.fromkeys([*there, *here]) if there.get(name) != here.get(name)]
     return ", ".join(said[:most]) + (f" and {len(said) - most} more" if len(said) > most else "")
+
+
+def _short(value: object) -> str:
+    """A hash by its first twelve digits."""
+    text = str(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{16,}", text) else text
 
 
 def check_room(config: TrainConfig, state: dict[str, Tensor]) -> None:

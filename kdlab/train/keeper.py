@@ -1,6 +1,7 @@
 """What the loop keeps beside the log: where a run goes on, checkpoints, the best, the end."""
 
 import contextlib
+import math
 import resource
 import signal
 import threading
@@ -23,12 +24,16 @@ from kdlab.train.config import TrainConfig
 from kdlab.train.log import History
 from kdlab.train.student import save_student
 
+START = {"done": 0, "best": None, "mark": None, "bad": 0, "falls": 0}
+RISE = 1e-4  # relative, torch's default, which MFD used
+
 
 class Keeper:
     """Reads and writes config.out for one call of train(); without an `out` it does nothing.
 
     Every process reads; process 0 writes. `place` is where a run stands: "done" (steps), "best"
-    (validation, or None), "bad" (validations since), "falls" (of schedule "plateau").
+    (validation, or None); for schedule "plateau" "mark", the validation to beat by RISE, "bad",
+    validations since that did not, and "falls".
     """
 
     def __init__(self, config: TrainConfig, student: nn.Module, losses: nn.ModuleDict,
@@ -45,13 +50,18 @@ class Keeper:
         Raises ValueError for another run's folder and for one without a whole checkpoint, OSError
         for a folder that cannot be written or is too full.
         """
-        place, rows, out = {"done": 0, "best": None, "bad": 0, "falls": 0}, [], self.config.out
+        place, rows, out = dict(START), [], self.config.out
         if out is None:
             return place, rows
         if self.writes:
             _writable(out)
+            for rest in (*out.glob(".*.safetensors.*"), *out.glob("checkpoints/.*.safetensors.*")):
+                rest.unlink()  # a kill while it was written
         kept = load_checkpoint(out, self.about)
+        _same_everywhere(0 if kept is None else kept[0]["done"], out,
+                         next(self.parts[0].parameters()).device)
         if kept is not None:
+            self._no_private_state()
             place, state = kept
             set_state(state, *self.parts)
             if self.log is not None and self.log.is_file():
@@ -71,21 +81,27 @@ class Keeper:
         losses.eval()
         value = torch.zeros((), dtype=torch.float64, device=next(student.parameters()).device)
         if distributed.rank() == 0:
-            with torch.random.fork_rng(), torch.no_grad():  # training draws the same without it
+            devices = [value.device] if value.is_cuda else []
+            with torch.random.fork_rng(devices), torch.no_grad():  # training draws as without it
                 value.fill_(float(validate(student)))
         distributed.broadcast(value)
         student.train()
         losses.train()
         value = value.item()
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the validation after step {place['done']} is {value}; the "
+                                     "last checkpoint is from before it")
         if place["best"] is None or value > place["best"]:
-            place |= {"best": value, "bad": 0}
+            place["best"] = value
             if self.writes:
                 save_student(self.config, student, self.batches, place["done"], last, "best",
                              validation=value)
+        if place["mark"] is None or value > place["mark"] + RISE * abs(place["mark"]):
+            place |= {"mark": value, "bad": 0}
         else:
             place["bad"] += 1
-            if place["bad"] > self.config.patience:
-                place |= {"bad": 0, "falls": place["falls"] + 1}
+        if place["bad"] > self.config.patience:
+            place |= {"bad": 0, "falls": place["falls"] + 1}
         return {"validation": value}
 
     def after_step(self, place: dict, log, stopping: bool) -> None:
@@ -100,6 +116,23 @@ class Keeper:
         """out/student.safetensors."""
         if self.writes:
             save_student(self.config, self.parts[0], self.batches, done, finished)
+
+
+    def _no_private_state(self) -> None:
+        """ValueError where a loss keeps in each process what only process 0's checkpoint holds."""
+        for name, loss in self.parts[1].items():
+            if distributed.processes() > 1 and not getattr(loss, "shared", True):
+                raise ValueError(f"the loss {name!r} ({type(loss).__name__}, shared=False) keeps a "
+                                 "table in each process, and a checkpoint holds that of the first; "
+                                 "begin anew in another train.out, or take shared=True")
+
+
+def _same_everywhere(done: int, out: Path, device: torch.device) -> None:
+    """ValueError unless every process finds the run at the same step."""
+    steps = distributed.gather(torch.tensor([done], device=device)).tolist()
+    if len(set(steps)) > 1:
+        raise ValueError(f"the processes find the run in {out} at steps {steps}; all machines must "
+                         "see one folder as train.out")
 
 
 @contextlib.contextmanager

@@ -128,8 +128,13 @@ class Log:
     def write(self, row: dict[str, float]) -> None:
         self.history.rows.append(row)
         if self.file:
-            self.file.write(_line(row))
-            self.file.flush()
+            try:
+                self.file.write(_line(row))
+                self.file.flush()
+            except OSError as error:
+                raise OSError(
+                    error.errno, f"{self.file.name} cannot be written ({error.strerror}); the "
+                    "checkpoints are safe: mend that and start the run again") from error
 
     def sync(self) -> None:
         """On the disk, so that no checkpoint is ever ahead of its log."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from kdlab.data.batches import Batch
-from kdlab.distributed import mean, processes
+from kdlab.distributed import everywhere, mean, processes
 from kdlab.outputs import Output, Targets
 from kdlab.progress import progress
 from kdlab.train.config import TrainConfig
@@ -94,12 +94,14 @@ def train(config: TrainConfig, student: nn.Module, losses: dict[str, nn.Module],
 
                 # One copy to the host a step, before the weights move.
                 wish = values.new_tensor(float(stopped()))
-                numbers = mean(torch.stack([*values.detach(), total.detach(), norm, wish])).tolist()
-                row = dict(zip([*terms, "loss", "gradient_norm", "wish"], numbers, strict=True))
-                stopping = row.pop("wish") > 0  # the wish of any process: all stop at one step
+                own = torch.stack([*values.detach(), total.detach(), norm, wish])
+                *numbers, wished = mean(own.clone()).tolist()  # of all processes
+                row = dict(zip([*terms, "loss", "gradient_norm"], numbers, strict=True))
+                stopping = wished > 0  # one process is enough, and all stop at this step
                 if not all(map(math.isfinite, numbers)):
+                    mine = dict(zip(row, own.tolist(), strict=False))
                     raise FloatingPointError(post_mortem(
-                        config, step, epoch + 1, row, batch, known, student, losses))
+                        config, step, epoch + 1, mine, batch, known, student, losses))
                 if config.clip is not None:
                     clip_grads_with_norm_(student.parameters(), config.clip, norm)
                 optimizer.step()
@@ -141,7 +143,11 @@ class Objective(nn.Module):
         """name/term -> scalar; the student under autocast where asked, the losses in float32."""
         with half(images.device, self.precision):
             output = self.student(images)
-        return named_terms(self.losses, whole(output), teacher, targets)
+        output = whole(output)
+        # A loss refuses such numbers; the other processes would wait for it in their collectives.
+        if processes() > 1 and not everywhere(finite(output)):
+            return {"student/embedding": output.embedding.sum()}
+        return named_terms(self.losses, output, teacher, targets)
 
 
 def half(device: torch.device, precision: str):
@@ -157,9 +163,17 @@ def whole(output: Output) -> Output:
     return Output(full(output.embedding), full(output.logits), tuple(map(full, output.features)))
 
 
+def finite(output: Output) -> Tensor:
+    """Are all numbers of an Output finite?   () bool."""
+    parts = (output.embedding, output.logits, *output.features)
+    return torch.stack([part.isfinite().all() for part in parts if part is not None]).all()
+
+
 def _objective(student: nn.Module, losses: nn.ModuleDict, config: TrainConfig) -> nn.Module:
     if config.compile:
         student.compile()  # in place: names and class stay
+        if config.share_every:  # several backward passes want what the first would overwrite
+            torch._functorch.config.donated_buffer = False
     objective = Objective(student, losses, config.precision)
     if processes() == 1:
         return objective

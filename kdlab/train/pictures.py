@@ -34,7 +34,7 @@ class Pictures:
         self.run, self.size = run, size
         if run.folder:
             f = run.folder
-            self.folder = filed(f.path, f.size, f.crop, f.groups)
+            self.folder = filed(f.path, f.size, f.crop, f.groups, f.on_bad)
             self.labels, self.groups = self.folder.labels, self.folder.groups
             check_labels(self.labels, f.identities, f"folder {f.path}")
         else:
@@ -84,14 +84,14 @@ class Pictures:
             raise ValueError(f"sampler: {error}") from error
 
 
-def filed(path: Path, size: int, crop: str, groups: Path | None = None):
+def filed(path: Path, size: int, crop: str, groups: Path | None = None, on_bad: str = "raise"):
     """The pictures in a folder of sub-folders or, where there is a train.rec, in that."""
     if path.suffix != ".rec" and not (path / "train.rec").is_file():
-        return ImageFolder(path, size, crop, groups)
+        return ImageFolder(path, size, crop, groups, on_bad=on_bad)
     if groups is not None:
         raise ValueError(f"folder.groups: {path} is RecordIO, whose pictures have no names; groups "
                          "go with a folder of picture files")
-    return RecordIOFaces(path, size, crop)
+    return RecordIOFaces(path, size, crop, on_bad=on_bad)
 
 
 def check_labels(labels: np.ndarray, identities: int, where: str) -> None:

@@ -28,23 +28,30 @@ def post_mortem(config: TrainConfig, step: int, epoch: int, numbers: dict[str, f
     """
     mark = f"-{rank()}" if rank() else ""
     bad = ", ".join(f"{name} = {value}" for name, value in numbers.items()
-                    if not math.isfinite(value))
-    if config.out is None:
-        where = "set config.out to keep the batch"
-    else:
-        whole = nn.ModuleDict({"student": student, "losses": losses})
-        targets = {k: v for k, v in batch.targets._asdict().items() if v is not None}
-        if teacher is not None:
-            targets["teacher"] = teacher.embedding
-        write_atomic(config.out / f"nonfinite{mark}.safetensors", save(on_cpu(
-            {"images": batch.images, "index": batch.index, "flipped": batch.flipped, **targets,
-             **whole.state_dict()})))
-        norms = {name: str(float(p.grad.norm())) for name, p in whole.named_parameters()
-                 if p.grad is not None}
-        write_atomic(config.out / f"nonfinite{mark}.json", json.dumps(
-            {"step": step, "epoch": epoch, "numbers": {k: str(v) for k, v in numbers.items()},
-             "gradient_norms": norms}, indent=1))
-        where = (f"look at {config.out / f'nonfinite{mark}.json'} (terms, gradient norms) and "
-                 f"nonfinite{mark}.safetensors beside it (batch, teacher, weights)")
+                    if not math.isfinite(value)) or "a number of another process"
+    try:
+        where = _save(config, step, epoch, numbers, batch, teacher, student, losses, mark)
+    except OSError as error:  # the step matters more than its evidence
+        where = f"what it saw could not be saved: {error.strerror or error}"
     return (f"step {step} (epoch {epoch}): not finite: {bad}; stopped before the weights moved. "
             f"Lower lr ({config.lr:g}) or lengthen the warm-up; {where}")
+
+
+def _save(config, step, epoch, numbers, batch, teacher, student, losses, mark: str) -> str:
+    """Write the evidence; where it lies, in words."""
+    if config.out is None:
+        return "set config.out to keep the batch"
+    whole = nn.ModuleDict({"student": student, "losses": losses})
+    targets = {k: v for k, v in batch.targets._asdict().items() if v is not None}
+    if teacher is not None:
+        targets["teacher"] = teacher.embedding
+    write_atomic(config.out / f"nonfinite{mark}.safetensors", save(on_cpu(
+        {"images": batch.images, "index": batch.index, "flipped": batch.flipped, **targets,
+         **whole.state_dict()})))
+    norms = {name: str(float(p.grad.norm())) for name, p in whole.named_parameters()
+             if p.grad is not None}
+    write_atomic(config.out / f"nonfinite{mark}.json", json.dumps(
+        {"step": step, "epoch": epoch, "numbers": {k: str(v) for k, v in numbers.items()},
+         "gradient_norms": norms}, indent=1))
+    return (f"look at {config.out / f'nonfinite{mark}.json'} (terms, gradient norms) and "
+            f"nonfinite{mark}.safetensors beside it (batch, teacher, weights)")

@@ -44,6 +44,9 @@ class FolderConfig(Strict):
                             "then be built without it.")
     size: int = Field(112, ge=SMALLEST, le=LARGEST, description="Pixels a side.")
     crop: Literal["arcface", "dlib"] = Field("arcface", description="How they were aligned.")
+    on_bad: Literal["raise", "skip"] = Field(
+        "raise", description="A picture that cannot be read ends the run, or another of the same "
+        "person takes its place; a run that it ended may go on with skip.")
     groups: Path | None = Field(
         None, description="A CSV: an identity or identity/picture, and its group, from 0.")
 

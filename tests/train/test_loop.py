@@ -577,8 +577,8 @@ def test_a_compiled_student_learns_the_same(tmp_path):
     for switched in (False, True):
         torch.manual_seed(0)
         student = Student()
-        train(config(compile=switched, out=tmp_path / str(switched)), student,
-              {"arc": Classify()}, batches())
+        train(config(compile=switched, share_every=1, out=tmp_path / str(switched)), student,
+              {"arc": Classify(), "more": Classify()}, batches())
         runs.append(student.state_dict())
     assert runs[0].keys() == runs[1].keys()
     for name, value in runs[0].items():

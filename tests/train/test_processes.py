@@ -53,6 +53,20 @@ def dealt(rank=0, world=1, stop=None, out=None):
     return made
 
 
+def infinite(made, me):
+    """Process 1's third batch holds an infinite picture."""
+    inner = made.epoch
+
+    def epoch(number, start=0):
+        for k, batch in enumerate(inner(number, start=start), 1):
+            if k == 3 and me == 1:
+                batch.images[0] = math.inf
+            yield batch
+
+    made.epoch = epoch
+    return made
+
+
 def run(out, rank=0, world=1, stop=None, norm=False):
     student, losses = parts(norm)
     return train(config(out=out), student, losses, dealt(rank, world, stop, out), Cache())
@@ -77,6 +91,16 @@ def worker(me: int, folder: Path) -> None:
               {"arc": ArcFace(8, 6, scale=8), "poison": Poison()}, dealt(me, WORLD))
     except FloatingPointError as error:
         said["nan"] = str(error)
+    for name, own in (("embedding", dealt(me, WORLD)), ("steps", None)):
+        student, losses = parts()
+        try:
+            if own is None:  # a folder that process 1 does not see
+                out = folder / ("plain_stopped" if me == 0 else "elsewhere")
+                run(out, me, WORLD)
+            else:
+                train(config(out=folder / name), student, losses, infinite(own, me), Cache())
+        except (FloatingPointError, ValueError) as error:
+            said[name] = str(error)
     (folder / f"{me}.json").write_text(json.dumps(said))
     dist.destroy_process_group()
 
@@ -143,6 +167,19 @@ def test_a_nan_in_one_process_stops_all_and_leaves_what_each_saw(folder):
         assert "step 3" in said[me] and f"nonfinite{mark}.json" in said[me]
         batch = load_file(folder / "nan" / f"nonfinite{mark}.safetensors")
         assert batch["index"].tolist() == [*dealt(me, WORLD).epoch(0)][2].index.tolist()
+
+
+def test_an_embedding_that_is_not_finite_in_one_process_stops_all(folder):
+    """Its losses would refuse it and leave the others waiting in a collective."""
+    said = [json.loads((folder / f"{me}.json").read_text())["embedding"] for me in range(WORLD)]
+    assert all("step 3" in line and "not finite" in line for line in said)
+    assert "student/embedding" in said[1]
+
+
+def test_machines_that_see_different_folders_are_refused(folder):
+    for me in range(WORLD):
+        said = json.loads((folder / f"{me}.json").read_text())["steps"]
+        assert "at steps [5, 0]; all machines must see one folder" in said
 
 
 def test_a_batch_that_cannot_be_dealt_is_refused():

@@ -1,5 +1,6 @@
 """Broken off anywhere and called again, a run ends with the bits of one that was left alone."""
 
+import errno
 import os
 import shutil
 import signal
@@ -12,9 +13,11 @@ from safetensors.torch import load_file
 from tiny_run import STEPS, Cache, batches, config, parts
 from torch import nn
 
+from kdlab.losses import ArcDistill
 from kdlab.train import History, TrainConfig, train
 from kdlab.train import checkpoint as checkpoints
 from kdlab.train.checkpoint import found
+from kdlab.train.log import Log
 
 CLOCK = {"images_per_second", "data_wait", "memory_mb"}  # columns no two runs share
 
@@ -263,6 +266,68 @@ def test_plateau_lowers_the_rate_after_its_patience(tmp_path):
     assert rates == pytest.approx([0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.025])
     with pytest.raises(ValueError, match="nothing validates"):
         train(config(**more), student, losses, batches(), Cache())
+
+
+def test_a_validation_that_is_no_number_ends_the_run(tmp_path):
+    student, losses = parts()
+    values = iter([0.5, float("nan")])
+    with pytest.raises(FloatingPointError, match="validation after step 8 is nan"):
+        train(config(out=tmp_path, checkpoint_every=None), student, losses, batches(), Cache(),
+              validate=lambda net: next(values))
+    assert [int(p.stem) for p in found(tmp_path)] == [4]
+
+
+def test_adam_and_the_losses_diagnostics_resume_too(tmp_path):
+    more = {"optimizer": "adamw", "lr": 0.01}
+    whole = run(tmp_path / "whole", **more)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "torn", own=stopping_at(5, (tmp_path / "torn" / "stop").touch), **more)
+    run(tmp_path / "torn", **more)
+    equal(tmp_path / "torn", tmp_path / "whole")
+    assert {"ekd.student_threshold_1e-1", "ekd.teacher_threshold_1e-2", "ekd.critical_positive",
+            "ada.centre_drift_degrees", "ada.momentum", "memory_mb"} <= whole.columns.keys()
+
+
+def test_class_rows_of_another_teacher_are_another_run(tmp_path):
+    def with_rows(seed):
+        rows = torch.randn(6, 8, generator=torch.Generator().manual_seed(seed))
+        return train(config(out=tmp_path, schedules={}), parts()[0], {"kd": ArcDistill(rows)},
+                     batches(), None)
+
+    with_rows(0)
+    with_rows(0)
+    with pytest.raises(ValueError, match=r"losses\.kd\.centres is \w{12} there and \w{12} here"):
+        with_rows(1)
+
+
+def test_what_a_kill_left_half_written_goes(tmp_path):
+    run(tmp_path)
+    rests = [tmp_path / ".best.safetensors.1.2", tmp_path / "checkpoints/.00000003.safetensors.1.2"]
+    for rest in rests:
+        rest.write_bytes(b"half")
+    run(tmp_path)
+    assert not any(rest.exists() for rest in rests) and len(found(tmp_path)) == 2
+
+
+class Full:
+    """A file on a full disk."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def close(self):
+        pass
+
+
+def test_a_log_that_cannot_be_written_says_so(tmp_path):
+    with Log(tmp_path / "log.jsonl") as log:
+        log.file.close()
+        log.file = Full(tmp_path / "log.jsonl")
+        with pytest.raises(OSError, match="log.jsonl cannot be written .No space left.*are safe"):
+            log.write({"step": 1})
 
 
 def test_a_config_of_a_newer_version_is_refused():
