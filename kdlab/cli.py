@@ -1,4 +1,5 @@
-"""The command line: `kdlab lab`, `doctor`, `notebooks`, `study`, `train`, `data`, `dimension`.
+"""The command line: `kdlab lab`, `doctor`, `notebooks`, `study`, `train`, `data`,
+`teacher`, `evaluate`, `dimension`.
 
 Exit codes: 0 all well, 1 something was found or failed, 2 the command could not be carried out,
 130 stopped by Ctrl-C.
@@ -95,6 +96,32 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--seed", type=int, default=0, help="of the draws")
     one.add_argument("--json", action="store_true", help="print all numbers as JSON")
     one.set_defaults(run=_dimension)
+
+    one = commands.add_parser("teacher", help="examine a teacher's file")
+    actions = one.add_subparsers(required=True, metavar="ACTION")
+    one = actions.add_parser(
+        "check", help="how it wants its pictures, and what its embeddings are like",
+        description="Tries channels, scalings and crops on rendered and ORL faces, reports, and "
+                    "writes FILE.contract.json where the file says nothing or the wrong thing.")
+    one.add_argument("file", help="a .onnx or .safetensors file, or a shipped teacher's name")
+    one.add_argument("--people", type=int, default=40, help="rendered people (default 40)")
+    one.add_argument("--size", type=int, help="pixels, where an ONNX file leaves them open")
+    one.add_argument("--output", help="of an ONNX file with several, the embedding's name")
+    one.add_argument("--dry-run", action="store_true", help="write no contract")
+    one.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    one.set_defaults(run=_teacher_check)
+
+    one = commands.add_parser("evaluate", help="judge a model on sets of faces")
+    one.add_argument("model", help="a run's folder, a .safetensors or .onnx file, a teacher's name")
+    one.add_argument("--on", nargs="+", required=True, metavar="SET",
+                     help="orl, a protocol's name, a folder of people, a .rec or a .bin")
+    one.add_argument("--out", type=Path, default=Path("evaluation"),
+                     help="folder for evaluation.json and figures (default evaluation)")
+    one.add_argument("--crop", choices=["arcface", "dlib"], default="arcface",
+                     help="how pictures from files are aligned (default arcface)")
+    one.add_argument("--people", type=int, help="of a rendered protocol, instead of all")
+    one.add_argument("--json", action="store_true", help="print all numbers as JSON")
+    one.set_defaults(run=_evaluate)
     return top
 
 
@@ -212,6 +239,23 @@ def _dimension(args) -> int:
     print("dimension {dimension:.4g} +- {stderr:.2g} (standard error), {n} points, {method}\n"
           "mean of {repeats} draws of {fraction:g}: {mean:.4g} +- {std:.2g} (spread)"
           .format(**found))
+    return 0
+
+
+def _teacher_check(args) -> int:
+    from kdlab.clinic import check, words
+
+    report = check(args.file, people=args.people, size=args.size, output=args.output,
+                   write=not args.dry_run)
+    print(json.dumps(report, indent=2) if args.json else words(report))
+    return int(not report["works"] or report["agrees"] is False)
+
+
+def _evaluate(args) -> int:
+    from kdlab.evaluation import evaluate_model, words
+
+    report = evaluate_model(args.model, args.on, args.out, crop=args.crop, people=args.people)
+    print(json.dumps(report, indent=2) if args.json else words(report))
     return 0
 
 

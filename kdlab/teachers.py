@@ -3,21 +3,23 @@
 The file's metadata says which network of `kdlab.models` it fills and how its input is made (crop,
 size, mean, divisor), so that nobody feeds dlib's network an ArcFace crop by mistake (its equal
 error rate on ORL goes from 0.44 % to 4.5 %). Files are data from outside: no pickle, sizes checked
-before anything is built, hashes compared with the SHA256SUMS that lies beside them.
+before anything is built, hashes compared with the SHA256SUMS that lies beside them. An ONNX file
+is a teacher too (kdlab.onnx_teacher); what `kdlab teacher check` wrote beside a file of either kind
+(kdlab.contract) goes before what the file says of its input.
 """
 
 import hashlib
 import json
-import math
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from kdlab.align import SIZES
 from kdlab.cache import file_digest, write_atomic
+from kdlab.contract import INPUT, check_input, entries_fine, read_contract
 from kdlab.models import MODELS
 from kdlab.outputs import Output
 
@@ -25,7 +27,6 @@ TEACHERS = Path(__file__).resolve().parents[1] / "data" / "teachers"
 FORMAT = "kdlab teacher 1"
 MAX_FILE = 1 << 30  # bytes; iresnet200, the largest network in use, is 0.45 GiB in float32
 MAX_HEADER = 1 << 20  # bytes; iresnet100's header is 0.1 MB
-MAX_SIZE, MAX_EMBEDDING = 1024, 65536  # pixels, dimensions: far above any face network
 EXTRA = {"embedding_mean", "centres"}  # tensors of a file that are not the network's
 STUDENT_SCALE = ([127.5] * 3, 127.5)  # what the student's own batches are normalised with
 
@@ -46,7 +47,9 @@ class Teacher(nn.Module):
         self.channels = getattr(network, "channels", ())
         self.register_buffer("embedding_mean", embedding_mean)
         self.register_buffer("centres", centres)
-        self.register_buffer("mean", torch.tensor(contract["mean"]).view(3, 1, 1))
+        self.register_buffer("mean", _three(contract["mean"]))
+        divide = contract["divide"]  # a number stays one: dividing by it rounds as it always did
+        self.register_buffer("divide", _three(divide) if isinstance(divide, list) else None)
         self.requires_grad_(False)
         self.train(False)
 
@@ -64,11 +67,14 @@ class Teacher(nn.Module):
             raise ValueError(f"this teacher takes (B, 3, {S}, {S}) pictures of the {crop!r} crop, "
                              f"not {tuple(images.shape)}: faceset.pixels({crop!r}, {S})")
         if images.dtype == torch.uint8:
-            images = (images.to(self.mean.dtype) - self.mean) / self.contract["divide"]
+            divide = self.contract["divide"] if self.divide is None else self.divide
+            images = (images.to(self.mean.dtype) - self.mean) / divide
         elif not images.is_floating_point() or STUDENT_SCALE != (
                 self.contract["mean"], self.contract["divide"]):
             raise ValueError(f"this teacher takes uint8 pictures (0..255), not {images.dtype}; "
                              "for training, cache its embeddings: kdlab.data.embeddings.embed_set")
+        if self.contract.get("channels") == "BGR":
+            images = images.flip(1)
         with torch.no_grad():
             return self._centred(self.network(images))
 
@@ -81,13 +87,18 @@ class Teacher(nn.Module):
 
 
 def load_teacher(path_or_name: str | Path = "dlib_resnet29", raw: bool = False) -> Teacher:
-    """Read a teacher: a name in data/teachers ("dlib_resnet29"), or a path to .safetensors.
+    """Read a teacher: a name in data/teachers ("dlib_resnet29"), a path to .safetensors or .onnx.
 
     raw: leave the embedding as the network gives it, without subtracting the stored mean.
     Raises FileNotFoundError, or ValueError in one line that names the file: too large, truncated,
-    hash not the listed one, not a teacher, tensors missing or unexpected, mean never computed.
+    hash not the listed one, not a teacher, tensors missing or unexpected, mean never computed, an
+    ONNX file without a contract, a contract beside it that is another file's.
     """
     path = Path(path_or_name)
+    if path.suffix == ".onnx":
+        from kdlab.onnx_teacher import load_onnx  # it needs packages that the rest does without
+
+        return load_onnx(path)
     named = path.suffix != ".safetensors"
     if named:
         path = TEACHERS / f"{path_or_name}.safetensors"
@@ -102,8 +113,9 @@ def load_teacher(path_or_name: str | Path = "dlib_resnet29", raw: bool = False) 
     if listed != hash and (listed or named):
         raise ValueError(f"{path} is not the file that SHA256SUMS lists (it has {hash[:12]}..., "
                          f"listed is {(listed or 'nothing')[:12]}); restore or rebuild it")
+    beside = read_contract(path, hash)
     try:
-        return _build(content, hash, raw)
+        return _build(content, hash, raw, beside)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -152,8 +164,11 @@ def _listed_hash(path: Path) -> str | None:
     return {pair[1]: pair[0] for pair in pairs if len(pair) == 2}.get(path.name)
 
 
-def _build(content: bytes, hash: str, raw: bool) -> Teacher:
-    """A teacher from the bytes of a file; ValueError in words for anything out of order."""
+def _build(content: bytes, hash: str, raw: bool, beside: dict | None) -> Teacher:
+    """A teacher from the bytes of a file; ValueError in words for anything out of order.
+
+    beside: the contract of a file of its own, whose input goes before the one in the bytes.
+    """
     try:
         length = int.from_bytes(content[:8], "little")
         if not 2 <= length <= MAX_HEADER:
@@ -171,6 +186,7 @@ def _build(content: bytes, hash: str, raw: bool) -> Teacher:
         raise ValueError(f"holds tensors but is no {FORMAT!r} file ({error!r}); make it with "
                          "kdlab.teachers.save_teacher") from error
     _check_contract(contract)
+    contract |= {key: beside[key] for key in INPUT} if beside else {}
     if mean_state == "unset" and not raw:
         raise ValueError("its mean embedding was never computed; run "
                          "`python scripts/convert_dlib.py --mean`, or load it with raw=True")
@@ -178,7 +194,8 @@ def _build(content: bytes, hash: str, raw: bool) -> Teacher:
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"{name} holds numbers that are not finite; restore the file")
     try:
-        with torch.device("meta"):  # shapes only: nothing is allocated for a hostile argument
+        # Shapes only: nothing is allocated for a hostile argument.
+        with torch.device("meta"), _Undrawn():
             wanted = MODELS[contract["network"]](**contract["arguments"]).state_dict()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{contract['network']} cannot be made from its arguments "
@@ -209,29 +226,27 @@ def _build(content: bytes, hash: str, raw: bool) -> Teacher:
 
 
 def _check_contract(contract: object) -> None:
-    """ValueError that names the first entry which no picture could keep."""
+    """ValueError that names the first entry which no network or no picture could keep."""
     c = contract if isinstance(contract, dict) else {}
-
-    def whole(key: str, most: int) -> bool:
-        return type(c.get(key)) is int and 1 <= c[key] <= most
-
-    def number(value: object) -> bool:
-        return type(value) in (int, float) and math.isfinite(value)
-
-    checks = {
+    entries_fine({
         "network": isinstance(c.get("network"), str) and c["network"] in MODELS,
         "arguments": isinstance(c.get("arguments"), dict),
-        "crop": isinstance(c.get("crop"), str) and c["crop"] in SIZES,
-        "size": whole("size", MAX_SIZE),
-        "channels": c.get("channels") == "RGB",
-        "mean": isinstance(c.get("mean"), list) and len(c["mean"]) == 3 and all(
-            map(number, c["mean"])),
-        "divide": number(c.get("divide")) and c["divide"] > 0,
-        "embedding_size": whole("embedding_size", MAX_EMBEDDING),
-    }
-    for key, fine in checks.items():
-        if not fine:
-            raise ValueError(f"the contract's {key!r} is {c.get(key)!r}, which cannot be")
+        "channels": c.get("channels") == "RGB",  # what save_teacher writes; BGR stands beside it
+    }, c)
+    check_input(c)
+
+
+def _three(values: list) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(3, 1, 1)
+
+
+class _Undrawn(TorchFunctionMode):
+    """No first weights: drawing them without memory would load torch's compiler, for a second."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _names(names: list[str]) -> str:

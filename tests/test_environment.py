@@ -86,8 +86,8 @@ def _imported(folder: str) -> set[str]:
 @pytest.mark.parametrize("folder", ["kdlab", "studies", "tests"])
 def test_what_is_imported_is_asked_for(folder):
     project = _project()
-    extra = project["optional-dependencies"]["test"] if folder == "tests" else []
-    wanted = project["dependencies"] + extra
+    extras = project["optional-dependencies"]
+    wanted = project["dependencies"] + extras["test" if folder == "tests" else "onnx"]
     names = {canonicalize_name(name) for name in _split(wanted)}
     brought_by = packages_distributions()
     for module in _imported(folder):

@@ -3,7 +3,6 @@
 What does not fit is found out here on shapes alone, before a picture is rendered, read or embedded.
 """
 
-import copy
 import json
 from pathlib import Path
 
@@ -103,7 +102,7 @@ def check_teacher(run, student: nn.Module, losses: dict[str, nn.Module],
             f"{' and '.join(sorted(needs[more] - {'embedding'}))}, so both networks look at one "
             f"picture: the student at {student.input_size} pixels of {crop!r}, scaled to -1 .. 1, "
             f"{run.teacher} at {c['size']} of {c['crop']!r}, (x - {c['mean'][0]:g}) / "
-            f"{c['divide']:g}; take a teacher of the student's input")
+            f"{c['divide']}; take a teacher of the student's input")
     return "network"
 
 
@@ -111,8 +110,8 @@ def rehearse(run, student: nn.Module, losses: dict[str, nn.Module], teacher: Tea
              how: str | None, device: torch.device) -> None:
     """Give every loss numbers of the right shapes once, so that it can refuse them now.
 
-    What the networks leave is worked out without computing it; states and random numbers stay as
-    they are. ValueError that names the loss.
+    The networks look at one black picture for the shapes; states and random numbers stay as they
+    are. ValueError that names the loss.
     """
     maps = how == "network" or any(hasattr(loss, "tail") for loss in losses.values())
     B = min(run.train.batch_size, ROWS_OF_MAPS if maps else ROWS)
@@ -141,11 +140,13 @@ def rehearse(run, student: nn.Module, losses: dict[str, nn.Module], teacher: Tea
 
 def _noise(network: nn.Module, B: int, random: torch.Generator, device: torch.device) -> Output:
     """Random numbers shaped as what the network says of B pictures."""
-    S = network.input_size
-    with torch.no_grad():  # on the meta device, where tensors are shapes
-        said = copy.deepcopy(network).to("meta")(torch.empty(B, 3, S, S, device="meta"))
+    S, learning = network.input_size, network.training
+    network.eval()
+    with torch.no_grad():
+        said = network(torch.zeros(1, 3, S, S, device=device))  # one picture; B would take time
+    network.train(learning)
 
     def like(x: Tensor | None) -> Tensor | None:
-        return None if x is None else torch.randn(x.shape, generator=random).to(device)
+        return None if x is None else torch.randn(B, *x.shape[1:], generator=random).to(device)
 
     return Output(like(said.embedding), like(said.logits), tuple(map(like, said.features)))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rec_files import packed, write
 
 from kdlab.data import check as check_module
 from kdlab.data.check import check
@@ -22,7 +23,6 @@ from kdlab.data.probe import CANNOT, probe
 from kdlab.plots.data_check import run, words
 from kdlab.world.faces import FaceWorld
 from kdlab.world.rendered import rendered
-from tests.rec_files import packed, write
 
 PEOPLE = {"anna": 3, "bela": 2, "carl": 4, "dora": 1}
 
