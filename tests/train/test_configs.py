@@ -54,7 +54,8 @@ def on_meta(run):
         if run.teacher and not named:
             stem = run.teacher.split("/")[1].removesuffix(".safetensors")
             network = MODELS[TEACHERS[stem]]() if stem in TEACHERS else build_student(run)
-            contract = {"embedding_size": network.embedding_size, "mean": [127.5] * 3, "divide": 127.5}
+            contract = {"embedding_size": network.embedding_size, "mean": [127.5] * 3,
+                        "divide": 127.5}
             teacher = Teacher(network, contract, "0" * 64, torch.zeros(network.embedding_size))
         return student, teacher, build_losses(run, student, teacher)
 
