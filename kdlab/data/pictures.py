@@ -131,7 +131,7 @@ def read_rows(faces, where: str, crop: str, size: int, rows,
     if crop not in faces.sizes:
         raise KeyError(f"the pictures in {where} are the crop "
                        f"{' or '.join(map(repr, faces.sizes))}, not {crop!r}")
-    if not SMALLEST <= size <= faces.sizes[crop]:
+    if size != faces.sizes[crop] and not SMALLEST <= size < faces.sizes[crop]:
         raise ValueError(f"a picture's size must be {SMALLEST} to {faces.sizes[crop]} pixels "
                          f"(the size of the set), not {size}")
     rows = torch.as_tensor(rows, dtype=torch.int64).tolist()

@@ -20,8 +20,11 @@ def test_the_train_config_gets_a_control_that_fits_each_field():
         "epochs": "number", "batch_size": "number", "lr": "number", "momentum": "number",
         "weight_decay": "number", "optimizer": "choice", "schedule": "choice",
         "milestones": "text", "gamma": "number", "warmup": "number", "clip": "maybe",
+        "lr_batch": "maybe", "patience": "number", "precision": "choice",
+        "channels_last": "toggle", "compile": "toggle", "validate_every": "number",
+        "checkpoint_every": "maybe", "keep": "number", "share_every": "number",
         "seed": "number", "schedules": "text", "log_every": "number", "device": "choice",
-        "out": "text"}
+        "out": "text", "version": "number"}
     assert made["lr"].options == (1e-4, 0.5, True, False)  # the schema's typical and scale
     assert made["epochs"].options == (1, 40, False, True)
     assert made["warmup"].unit == "fraction"
