@@ -85,7 +85,7 @@ def lab(tmp_path_factory, chromium, outside):
     """`kdlab lab` over a copy of the course, in a home of its own: (address, token, home)."""
     home = tmp_path_factory.mktemp("home")
     (home / "notebooks").mkdir()
-    for name in ("data", "studies"):
+    for name in ("data", "studies", "configs"):
         (home / name).symlink_to(kdlab.home() / name)
     settings = home / ".jupyter/lab/user-settings/@jupyterlab/notebook-extension"
     settings.mkdir(parents=True)
