@@ -53,7 +53,7 @@ def run(names: list[str] | None = None, profile: str = "smoke", out: str | Path 
 
     names: as in index.yml; None for all.   out: executed copies, logs and a folder for each
     notebook's own files; None for one in the cache.   timeout: seconds of wall time for each
-    notebook, start to end; None for three times its budget, at least two minutes (a safety net:
+    notebook, start to end; None for three times its budget, at least ten minutes (a safety net:
     the budget itself is held by the table).   ValueError for an unknown name or profile, or when
     another run is writing to `out`.
     """
@@ -70,17 +70,16 @@ def run(names: list[str] | None = None, profile: str = "smoke", out: str | Path 
         raise ValueError(f"the profile is one of {', '.join(PROFILES)}, not {profile!r}")
     out = Path(out) if out else cache_dir("course", profile)
     out.mkdir(parents=True, exist_ok=True)
-    lock = locked(out / "course")
     try:
-        lock.acquire(timeout=0)
+        held = locked(out / "course").acquire(timeout=0)
     except Timeout:
         raise ValueError(f"another run is writing to {out}; give this one another folder") from None
-    with lock:
+    with held:
         rows = []
         print(f"{'notebook':28} {'state':10} {'seconds':>8} {'budget':>7} {'kB':>6}")
         for name in names:
             seconds = 60 * budget(name, profile, folder)
-            limit = timeout or max(120.0, 3 * seconds)
+            limit = timeout or max(600.0, 3 * seconds)
             row = _run_one(folder / f"{name}.ipynb", profile, seed, out / name, limit)
             rows.append(row)
             print(f"{name:28} {row.state:10} {row.seconds:8.1f} {seconds:7.0f} {row.size // 1000:6}"

@@ -72,6 +72,8 @@ def test_a_hung_notebook_is_killed_with_its_kernel(tmp_path, monkeypatch):
     assert row.state == "timed out" and "over 2 s" in row.error and row.seconds < 60
     child = int((tmp_path / "out" / "one.log").read_text())
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == "zombie"
+    monkeypatch.undo()
+    assert _run(tmp_path, monkeypatch, "").ok  # the folder is free again
 
 
 def test_an_executed_copy_beyond_the_limit(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ from kdlab.profiles import index
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 START_SECONDS = 120  # a loaded machine takes 10; beyond this the server is taken for dead
 ACT_SECONDS = 30  # for a menu or a chart
-RUN_SECONDS = 300  # ten times a notebook's smoke budget
+RUN_SECONDS = 600  # twenty times a notebook's smoke budget
 
 # Jupyter says idle also while there is no kernel yet; Run All would then ask for one.
 READY = """() => document.querySelector("[data-status=idle]")
