@@ -3,6 +3,10 @@
 With one process each function returns what it is given. Every process must call them alike.
 """
 
+import os
+import sys
+from typing import NoReturn
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -91,3 +95,15 @@ def _same_number(rows: Tensor) -> None:
     if most != least:
         raise ValueError(f"the processes hold batches of {least} to {most} rows; drop the last, "
                          "shorter batch (drop_last=True)")
+
+
+def leave(code: int = 0) -> NoReturn:
+    """End a process of a group now, with this exit code.
+
+    DistributedDataParallel keeps the process group alive past destroy_process_group(). A thread of
+    gloo's that lets go of its last tensor while the interpreter is taken down wants that
+    interpreter, and the process aborts though all its work is done (PyTorch, pull request 179291).
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

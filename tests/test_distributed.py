@@ -3,6 +3,7 @@
 This file run as a script is one of the two processes; they start once, for every test below.
 """
 
+import faulthandler
 import json
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from kdlab.distributed import broadcast, gather, gather_with_gradient, processes
+from kdlab.distributed import broadcast, gather, gather_with_gradient, leave, processes
 from kdlab.losses.adadistill import AdaDistill
 from kdlab.outputs import Output, Targets
 
@@ -206,5 +207,7 @@ def test_one_process_gets_back_what_it_gives():
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # a process that aborts says where
     torch.set_num_threads(1)
     worker(int(sys.argv[1]), Path(sys.argv[2]))
+    leave()

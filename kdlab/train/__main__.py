@@ -25,6 +25,7 @@ import torch
 import yaml
 
 from kdlab.cache import write_atomic
+from kdlab.distributed import leave
 from kdlab.train.checkpoint import found
 from kdlab.train.group import Group, together
 from kdlab.train.loop import train
@@ -177,4 +178,5 @@ def _probe(run: RunConfig, steps: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    leave(code) if "WORLD_SIZE" in os.environ else sys.exit(code)

@@ -4,6 +4,7 @@ This file run as a script is one of the two processes; they start once, for ever
 """
 
 import copy
+import faulthandler
 import math
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from kdlab.distributed import leave
 from kdlab.losses.ekd import (
     EKD,
     critical,
@@ -520,8 +522,10 @@ def test_with_one_process_the_factor_is_one():
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # a process that aborts says where
     torch.set_num_threads(1)
     worker(int(sys.argv[1]), Path(sys.argv[2]))
+    leave()
 
 
 @quiet

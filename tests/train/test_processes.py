@@ -3,6 +3,7 @@
 This file run as a script is one of the two processes; they start once, for every test below.
 """
 
+import faulthandler
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from tiny_run import STEPS, Cache, Student, batches, config, parts
 from torch import nn
 
-from kdlab.distributed import rank
+from kdlab.distributed import leave, rank
 from kdlab.losses import ArcFace
 from kdlab.train import History, train
 from kdlab.train.checkpoint import found
@@ -188,5 +189,7 @@ def test_a_batch_that_cannot_be_dealt_is_refused():
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # a process that aborts says where
     torch.set_num_threads(1)
     worker(int(sys.argv[1]), Path(sys.argv[2]))
+    leave()
