@@ -1,7 +1,12 @@
 """How good embeddings are: verification, identification, fairness, intervals, the field's sets."""
 
 from kdlab.evaluate.all_pairs import MFR, all_versus_all, curve, mfr, mfr_score
-from kdlab.evaluate.fairness import EqualizedOdds, equalized_odds
+from kdlab.evaluate.fairness import (
+    CellAccuracies,
+    EqualizedOdds,
+    cell_accuracies,
+    equalized_odds,
+)
 from kdlab.evaluate.groups import group_rates
 from kdlab.evaluate.identification import judge, rank1, rank1_closed
 from kdlab.evaluate.intervals import Difference, clopper_pearson, paired_difference
@@ -27,9 +32,9 @@ from kdlab.evaluate.verification import (
     verification_accuracy,
 )
 
-__all__ = ["MFR", "Accuracy", "Difference", "EqualizedOdds", "OperatingPoint", "all_versus_all",
-           "clopper_pearson", "cross_scores", "curve", "eer", "embed", "equalized_odds",
-           "group_rates", "group_scores", "judge", "megaface", "mfr", "mfr_score", "pair_scores",
-           "paired_difference", "pool", "rank1", "rank1_closed", "rates_at", "read_template_lists",
-           "roc", "supported_fprs", "template_scores", "ten_fold", "tpr_at_fpr", "val_at_far",
-           "verification_accuracy", "verify_templates", "worst_pairs"]
+__all__ = ["MFR", "Accuracy", "CellAccuracies", "Difference", "EqualizedOdds", "OperatingPoint",
+           "all_versus_all", "cell_accuracies", "clopper_pearson", "cross_scores", "curve", "eer",
+           "embed", "equalized_odds", "group_rates", "group_scores", "judge", "megaface", "mfr",
+           "mfr_score", "pair_scores", "paired_difference", "pool", "rank1", "rank1_closed",
+           "rates_at", "read_template_lists", "roc", "supported_fprs", "template_scores", "ten_fold",
+           "tpr_at_fpr", "val_at_far", "verification_accuracy", "verify_templates", "worst_pairs"]

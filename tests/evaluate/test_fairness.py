@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdlab.evaluate import EqualizedOdds, equalized_odds
+from kdlab.evaluate import EqualizedOdds, cell_accuracies, clopper_pearson, equalized_odds
 
 
 def by_loop(predictions, labels, groups):
@@ -80,7 +80,8 @@ def test_names_of_classes_and_groups_and_the_order_of_rows_are_free():
 
 def test_a_constant_answer_has_no_gap_and_a_low_accuracy():
     _, labels, groups = draw(3, 2)
-    odds = equalized_odds(np.zeros_like(labels), labels, groups)
+    with pytest.warns(UserWarning, match="perfectly fair and useless"):
+        odds = equalized_odds(np.zeros_like(labels), labels, groups)
     assert (odds.average, odds.maximum) == (0, 0) and odds.accuracy == (labels == 0).mean() < 0.5
 
 
@@ -157,3 +158,23 @@ def test_fairlearn_ignores_a_missing_group_too_and_calls_a_lonely_one_fair():
     gaps = _fairlearn_gaps(*map(np.array, MISSING))
     ours = equalized_odds(*MISSING, empty="ignore").per_class
     assert gaps[:2].tolist() == ours[:2].tolist() and gaps[2] == 0 and np.isnan(ours[2])
+
+
+def test_cells_by_loop():
+    """Each cell counted by itself; the gaps of equalized_odds are theirs."""
+    predictions, labels, groups = draw(3, 2)
+    found = cell_accuracies(predictions, labels, groups)
+    assert found.classes.tolist() == [0, 1, 2] and found.groups.tolist() == [0, 1]
+    for y, a in np.ndindex(3, 2):
+        cell = (labels == y) & (groups == a)
+        hits, rows = int((predictions[cell] == y).sum()), int(cell.sum())
+        assert found.count[y, a] == rows and found.accuracy[y, a] == hits / rows
+        assert (found.low[y, a], found.high[y, a]) == clopper_pearson(hits, rows)
+    gaps = found.accuracy.max(1) - found.accuracy.min(1)
+    assert gaps.tolist() == equalized_odds(predictions, labels, groups).per_class.tolist()
+
+
+def test_an_empty_cell_could_be_anything():
+    found = cell_accuracies([0, 1], [0, 1], [0, 1])
+    assert found.count.tolist() == [[1, 0], [0, 1]] and math.isnan(found.accuracy[0, 1])
+    assert (found.low[0, 1], found.high[0, 1]) == (0, 1)
