@@ -36,5 +36,6 @@ __all__ = ["MFR", "Accuracy", "CellAccuracies", "Difference", "EqualizedOdds", "
            "all_versus_all", "cell_accuracies", "clopper_pearson", "cross_scores", "curve", "eer",
            "embed", "equalized_odds", "group_rates", "group_scores", "judge", "megaface", "mfr",
            "mfr_score", "pair_scores", "paired_difference", "pool", "rank1", "rank1_closed",
-           "rates_at", "read_template_lists", "roc", "supported_fprs", "template_scores", "ten_fold",
-           "tpr_at_fpr", "val_at_far", "verification_accuracy", "verify_templates", "worst_pairs"]
+           "rates_at", "read_template_lists", "roc", "supported_fprs", "template_scores",
+           "ten_fold", "tpr_at_fpr", "val_at_far", "verification_accuracy", "verify_templates",
+           "worst_pairs"]
