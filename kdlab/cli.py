@@ -6,29 +6,29 @@ Exit codes: 0 all well, 1 something was found or failed, 2 the command could not
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import kdlab
-from kdlab.profiles import PROFILES, index
+from kdlab import commands
+from kdlab.profiles import PROFILES
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("kdlab", description="A workbench for face distillation.")
     top.add_argument("--version", action="version", version=f"kdlab {kdlab.__version__}")
     top.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    group = top.add_subparsers(required=True, metavar="COMMAND")
 
-    one = commands.add_parser("lab", help="open the course in JupyterLab, on this machine only")
+    one = group.add_parser("lab", help="open the course in JupyterLab, on this machine only")
     one.add_argument("--port", type=_port, default=8888, help="or the next free one; 0 for any")
     one.add_argument("--no-browser", action="store_true", help="only print the address")
-    one.set_defaults(run=_lab)
+    one.set_defaults(run=commands.lab)
 
-    one = commands.add_parser("doctor", help="what is installed here, and how to mend it")
-    one.set_defaults(run=_doctor)
+    one = group.add_parser("doctor", help="what is installed here, and how to mend it")
+    one.set_defaults(run=commands.doctor)
 
-    one = commands.add_parser("notebooks", help="run, lint, strip, list the course; its status")
+    one = group.add_parser("notebooks", help="run, lint, strip, list the course; its status")
     actions = one.add_subparsers(required=True, metavar="ACTION")
     one = actions.add_parser("run", help="run notebooks headless, one after another")
     one.add_argument("names", nargs="*", help="as in index.yml; all when none is named")
@@ -38,28 +38,28 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--timeout", type=_positive, help="seconds of wall time a notebook")
     one.add_argument("--record", action="store_true",
                      help="keep minutes, size and claims in notebooks/, and render STATUS.md")
-    one.set_defaults(run=_run)
+    one.set_defaults(run=commands.run)
     one = actions.add_parser("status", help="render notebooks/STATUS.md from what is recorded")
-    one.set_defaults(run=_status)
+    one.set_defaults(run=commands.status)
     one = actions.add_parser("lint", help="check the notebooks without running them")
     one.add_argument("names", nargs="*", help="names or files; all when none is given")
-    one.set_defaults(run=_lint)
+    one.set_defaults(run=commands.lint)
     one = actions.add_parser("strip", help="remove outputs and widget state")
     one.add_argument("paths", nargs="*", type=Path, help="files; the whole course when none")
-    one.set_defaults(run=_strip)
+    one.set_defaults(run=commands.strip)
     one = actions.add_parser("list", help="the course in reading order, with minutes")
-    one.set_defaults(run=_list)
+    one.set_defaults(run=commands.listing)
 
-    one = commands.add_parser("study", help="run the missing cells of a long experiment")
+    one = group.add_parser("study", help="run the missing cells of a long experiment")
     one.add_argument("name", nargs="?", help="as in studies/; none: list them")
     one.add_argument("--limit-minutes", type=_positive, help="begin no cell beyond this")
-    one.set_defaults(run=_study)
+    one.set_defaults(run=commands.study)
 
-    one = commands.add_parser("train", help="train a student as a run file says")
+    one = group.add_parser("train", help="train a student as a run file says")
     one.add_argument("config", help="a YAML file")
-    one.set_defaults(run=_train)
+    one.set_defaults(run=commands.train)
 
-    one = commands.add_parser("data", help="look at a data set")
+    one = group.add_parser("data", help="look at a data set")
     actions = one.add_subparsers(required=True, metavar="ACTION")
     one = actions.add_parser(
         "check", help="what a set of faces holds, and what is wrong with it",
@@ -76,9 +76,9 @@ def parser() -> argparse.ArgumentParser:
                      help="look for one person under two identities among N pictures, too")
     one.add_argument("--no-teacher", action="store_true", help="leave the dlib teacher out")
     one.add_argument("--seed", type=int, default=0, help="of all that is drawn")
-    one.set_defaults(run=_data_check)
+    one.set_defaults(run=commands.data_check)
 
-    one = commands.add_parser(
+    one = group.add_parser(
         "dimension", help="the intrinsic dimension of embeddings (TwoNN)",
         description="TwoNN of the rows of a .npy file, and the mean over draws of ReFO's protocol.",
         epilog="Take one picture of each person to imitate the paper, whose sample has 0.7: where "
@@ -95,9 +95,9 @@ def parser() -> argparse.ArgumentParser:
                      help="take rows as they are, not scaled to length 1")
     one.add_argument("--seed", type=int, default=0, help="of the draws")
     one.add_argument("--json", action="store_true", help="print all numbers as JSON")
-    one.set_defaults(run=_dimension)
+    one.set_defaults(run=commands.dimension)
 
-    one = commands.add_parser("teacher", help="examine a teacher's file")
+    one = group.add_parser("teacher", help="examine a teacher's file")
     actions = one.add_subparsers(required=True, metavar="ACTION")
     one = actions.add_parser(
         "check", help="how it wants its pictures, and what its embeddings are like",
@@ -109,9 +109,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--output", help="of an ONNX file with several, the embedding's name")
     one.add_argument("--dry-run", action="store_true", help="write no contract")
     one.add_argument("--json", action="store_true", help="print all numbers as JSON")
-    one.set_defaults(run=_teacher_check)
+    one.set_defaults(run=commands.teacher_check)
 
-    one = commands.add_parser("evaluate", help="judge a model on sets of faces")
+    one = group.add_parser("evaluate", help="judge a model on sets of faces")
     one.add_argument("model", help="a run's folder, a .safetensors or .onnx file, a teacher's name")
     one.add_argument("--on", nargs="+", required=True, metavar="SET",
                      help="orl, a protocol's name, a folder of people, a .rec or a .bin")
@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
                      help="how pictures from files are aligned (default arcface)")
     one.add_argument("--people", type=int, help="of a rendered protocol, instead of all")
     one.add_argument("--json", action="store_true", help="print all numbers as JSON")
-    one.set_defaults(run=_evaluate)
+    one.set_defaults(run=commands.evaluate)
     return top
 
 
@@ -137,126 +137,6 @@ def _port(text: str) -> int:
     if not 0 <= value <= 65535:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 65535")
     return value
-
-
-# Each command imports what it needs, so that `kdlab --help` does not wait for PyTorch.
-
-
-def _lab(args) -> int:
-    from kdlab.lab import lab
-
-    return lab(args.port, not args.no_browser)
-
-
-def _doctor(_) -> int:
-    from kdlab.doctor import WRONG, doctor
-
-    return int(any(row.state == WRONG for row in doctor()))
-
-
-def _run(args) -> int:
-    from kdlab.course import run
-
-    rows = run(args.names, args.profile, args.out, args.timeout, args.seed)
-    if args.record:
-        from kdlab.status import record
-
-        print(f"recorded in {record(rows, args.profile, args.seed)}")
-    return int(not all(row.ok for row in rows))
-
-
-def _status(_) -> int:
-    from kdlab.status import write
-
-    print(f"rendered {write()}")
-    return 0
-
-
-def _lint(args) -> int:
-    from kdlab.lint import lint
-
-    names = {Path(name).stem for name in args.names}
-    there = {path.stem for path in (kdlab.home() / "notebooks").glob("*.ipynb")}
-    if names - there:
-        raise ValueError(f"no notebook {', '.join(sorted(names - there))} in "
-                         f"{kdlab.home() / 'notebooks'}; there are: {', '.join(sorted(there))}")
-    found = [finding for finding in lint() if not names or finding.notebook in names]
-    for finding in found:
-        print(finding)
-    errors = sum(finding.level == "error" for finding in found)
-    print(f"{errors} errors, {len(found) - errors} warnings")
-    return int(errors > 0)
-
-
-def _strip(args) -> int:
-    from kdlab.course import strip
-
-    for path in args.paths or sorted((kdlab.home() / "notebooks").glob("*.ipynb")):
-        print(f"{path}: {'stripped' if strip(path) else 'clean already'}")
-    return 0
-
-
-def _list(_) -> int:
-    for name, entry in index().items():
-        minutes = entry.get("minutes") or {}
-        times = ", ".join(f"{profile} {minutes[profile]:g} min" for profile in minutes)
-        print(f"{name:28} {entry.get('title', '')} ({times})")
-        print(f"{'':28} {entry.get('goal', '')}")
-    return 0
-
-
-def _study(args) -> int:
-    from kdlab.study import names, run_study
-
-    if args.name is None:
-        print("\n".join(names()) or f"no studies in {kdlab.home() / 'studies'}")
-        return 0
-    return run_study(args.name, args.limit_minutes)
-
-
-def _train(args) -> int:
-    from kdlab.train.__main__ import main as train
-
-    return train([args.config])
-
-
-def _data_check(args) -> int:
-    from kdlab.plots.data_check import run
-
-    return run(args)
-
-
-def _dimension(args) -> int:
-    from kdlab.dimension import report
-
-    found = report(args.file, args.method, args.discard, args.repeats, args.fraction,
-                   not args.no_normalize, args.seed)
-    if args.json:
-        print(json.dumps(found, indent=2))
-        return 0
-    print("{file}: {rows} rows of {columns}, {duplicates} equal to an earlier one; ".format(**found)
-          + ("scaled to length 1" if found["normalize"] else "lengths as they are"))
-    print("dimension {dimension:.4g} +- {stderr:.2g} (standard error), {n} points, {method}\n"
-          "mean of {repeats} draws of {fraction:g}: {mean:.4g} +- {std:.2g} (spread)"
-          .format(**found))
-    return 0
-
-
-def _teacher_check(args) -> int:
-    from kdlab.clinic import check, words
-
-    report = check(args.file, people=args.people, size=args.size, output=args.output,
-                   write=not args.dry_run)
-    print(json.dumps(report, indent=2) if args.json else words(report))
-    return int(not report["works"] or report["agrees"] is False)
-
-
-def _evaluate(args) -> int:
-    from kdlab.evaluation import evaluate_model, words
-
-    report = evaluate_model(args.model, args.on, args.out, crop=args.crop, people=args.people)
-    print(json.dumps(report, indent=2) if args.json else words(report))
-    return 0
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,27 +6,21 @@ OpenCV gives it. It is read by `kdlab.data.unpickle`, which runs nothing.
 """
 
 import hashlib
-import io
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from kdlab.align import SIZES
-from kdlab.data.faces import SMALLEST, FaceSet
-from kdlab.data.folder import LARGEST, THREADS, decode, opened
 from kdlab.data.pickled import Array, kind
-from kdlab.data.unpickle import shown, unpickled
+from kdlab.data.pictures import Record, decode, opened
+from kdlab.data.reading import Readers, check_size, look, read_rows
+from kdlab.data.shown import shown
+from kdlab.data.unpickle import unpickled
 
 FORMAT = 1
 MOST = 2**32  # bytes; the published sets have about 100 MB: our choice
-_PART = 64  # pictures decoded at a time, as in ImageFolder
-_LOOKED_AT = 8  # headers read at once, as in ImageFolder
 
 
 class Pairs(NamedTuple):
@@ -34,19 +28,6 @@ class Pairs(NamedTuple):
 
     pictures: "Pictures"
     is_same: np.ndarray
-
-
-class Record(io.BytesIO):
-    """A picture's file that lies in memory; errors call it by its name."""
-
-    def __init__(self, data: bytes, name: str):
-        super().__init__(data)
-        self._name = name
-
-    def __str__(self) -> str:
-        return self._name
-
-    __repr__ = __str__  # Pillow's errors use this one
 
 
 class Pictures:
@@ -61,11 +42,9 @@ class Pictures:
 
     def __init__(self, files: list[bytes], name: str, size: int = 112, crop: str = "arcface", *,
                  workers: int | None = None):
-        if crop not in SIZES or not SMALLEST <= size <= LARGEST:
-            raise ValueError(f"crop must be one of {', '.join(SIZES)} and size {SMALLEST} to "
-                             f"{LARGEST} pixels, not {crop!r} and {size}")
+        check_size(crop, size)
         self._files, self._name, self.crop, self.sizes = files, name, crop, {crop: size}
-        self._workers = workers or min(THREADS, os.cpu_count() or 1)
+        self._readers = Readers(workers)
         once = {id(data): data for data in files}  # a pickle may name one picture a million times
         hashes = {name: hashlib.sha256(data).digest() for name, data in once.items()}
         content = hashlib.sha256(f"kdlab bin {FORMAT}\n".encode())
@@ -91,33 +70,16 @@ class Pictures:
         another crop, ValueError on another size and on what is no such picture, which it names,
         IndexError on a row beyond the set.
         """
-        if crop not in self.sizes:
-            raise KeyError(f"the pictures in {self._name} are the crop {self.crop!r}, not "
-                           f"{crop!r}")
-        if not SMALLEST <= size <= self.sizes[crop]:
-            raise ValueError(f"a picture's size must be {SMALLEST} to {self.sizes[crop]} pixels "
-                             f"(the size of the set), not {size}")
-        rows = torch.as_tensor(rows, dtype=torch.int64).tolist()
-        if rows and not 0 <= min(rows) <= max(rows) < len(self):
-            raise IndexError(f"{self._name} holds pictures 0 to {len(self) - 1}, asked were "
-                             f"{min(rows)} to {max(rows)}")
-        found = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
-        for start in range(0, len(rows), _PART):
-            part = rows[start:start + _PART]
-            pictures = self._readers.map(lambda row: self._decoded(row, size), part)
-            for place, picture in enumerate(pictures, start):
-                found[place] = picture
-        return found
+        return read_rows(self, self._name, crop, size, rows, partial(self._decoded, size=size),
+                         self._readers)
 
-    def _decoded(self, row: int, size: int) -> Tensor:
-        """(3, size, size) uint8 RGB."""
-        x = decode(Record(self._files[row], self.name(row)), size)[None].transpose(0, 3, 1, 2)
-        alone = FaceSet({self.crop: x}, np.zeros(1), "")  # it shrinks as every set does
-        return alone.pixels(self.crop, size)[0]
+    def _decoded(self, row: int, size: int) -> np.ndarray:
+        """(S, S, 3) uint8, S at least `size`."""
+        return decode(Record(self._files[row], self.name(row)), size)
 
-    @cached_property
-    def _readers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._workers, "kdlab reader")
+    def header(self, row: int) -> None:
+        """ValueError where a row is no such picture."""
+        opened(Record(self._files[row], self.name(row)), self.sizes[self.crop]).close()
 
 
 def read_bin(path: str | Path, size: int = 112, crop: str = "arcface", *,
@@ -142,14 +104,7 @@ def read_bin(path: str | Path, size: int = 112, crop: str = "arcface", *,
         raise ValueError(f"{name} holds {len(files)} pictures and {len(is_same)} answers; there "
                          "must be one answer for every two, and one at least")
     pictures = Pictures(files, name, size, crop, workers=workers)
-    looked_at, faults = min(_LOOKED_AT, len(files)), []
-    for row in np.linspace(0, len(files) - 1, looked_at, dtype=np.int64).tolist():
-        try:
-            opened(Record(files[row], pictures.name(row)), size).close()
-        except ValueError as error:
-            faults.append(error)
-    if len(faults) == looked_at:  # of a few bad ones the reader is told when he comes to them
-        raise faults[0]
+    look(len(files), pictures.header, lenient=True)  # single bad ones are named when they are read
     return Pairs(pictures, is_same)
 
 

@@ -23,8 +23,8 @@ from kdlab.data.duplicates import (
     leaks,
     pixel_hash,
 )
-from kdlab.data.folder import THREADS
 from kdlab.data.opening import Opened, opened_set, picture_of, row_name
+from kdlab.data.reading import THREADS
 from kdlab.data.records import LINES, Faults
 from kdlab.progress import progress
 

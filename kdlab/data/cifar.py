@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from kdlab.data.pickled import Array, kind
-from kdlab.data.unpickle import loads, shown, unpickled
+from kdlab.data.shown import shown
+from kdlab.data.unpickle import loads, unpickled
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FILES = {"train": [f"data_batch_{k}" for k in range(1, 6)], "test": ["test_batch"]}

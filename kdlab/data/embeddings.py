@@ -57,6 +57,11 @@ class EmbeddingCache:
     def __len__(self) -> int:
         return len(self.array)
 
+    @property
+    def nbytes(self) -> int:
+        """Of the file."""
+        return self.array.nbytes
+
     def __call__(self, index: Tensor, flipped: Tensor) -> Output:
         """index: (B,) int64 rows; flipped: (B,) bool.   Output with embedding (B, D) float32."""
         rows, mirror = index.cpu().numpy(), flipped.cpu().numpy().astype(np.int64)

@@ -11,8 +11,6 @@ import hashlib
 import os
 import warnings
 from array import array
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +18,13 @@ from torch import Tensor
 
 from kdlab.align import SIZES
 from kdlab.data.batches import OnDisk
-from kdlab.data.faces import SMALLEST
 from kdlab.data.lists import csv_lines, read_landmarks
-from kdlab.data.pictures import aligned, decode, opened, read_rows, suffixes
+from kdlab.data.pictures import aligned, decode, opened, suffixes
+from kdlab.data.reading import Readers, check_size, look, or_another, read_rows
 from kdlab.data.records import Faults
-from kdlab.data.unpickle import shown
+from kdlab.data.shown import shown
 
 FORMAT = 1
-LARGEST = 1024  # pixels a side of the set; as for a teacher's input
-THREADS = 16  # readers at most; our choice: more wait for the disk or for Python
-_LOOKED_AT = 8  # headers read at once, to refuse at the start what every file would say later
 
 
 class ImageFolder:
@@ -51,7 +46,7 @@ class ImageFolder:
     cannot be decoded the next one of the same identity; `faults` counts and names them.
 
     labels: (N,) int64.   groups: (N,) int64 or None.   identities: the names, by label.
-    faults: `.count` and `.lines`, empty with "raise".
+    faults: `.count` and `.lines`, empty with "raise".   replaced: rows of such pictures.
     key: changes with the name, the length or the time of any file, with groups and landmarks.
 
     Raises FileNotFoundError, PermissionError, or ValueError of one line: no sub-folder, fewer than
@@ -61,18 +56,16 @@ class ImageFolder:
     def __init__(self, path: str | Path, size: int = 112, crop: str = "arcface",
                  groups: str | Path | None = None, *, landmarks: str | Path | None = None,
                  on_bad: str = "raise", workers: int | None = None):
-        if crop not in SIZES or not SMALLEST <= size <= LARGEST:
-            raise ValueError(f"crop must be one of {', '.join(SIZES)} and size {SMALLEST} to "
-                             f"{LARGEST} pixels, not {crop!r} and {size}")
+        check_size(crop, size)
         self.path, self.crop, self.faults = Path(path), crop, Faults(on_bad)
         self.sizes = {crop: size} if landmarks is None else dict(SIZES)
-        self._workers, self._replaced = workers or min(THREADS, os.cpu_count() or 1), set()
+        self._readers, self.replaced = Readers(workers), set()
         self._hash = hashlib.sha256(f"kdlab folder {FORMAT}\n".encode())
         self._list()
         self.groups = None if groups is None else self._grouped(Path(groups))
         self.landmarks = None if landmarks is None else self._pointed(Path(landmarks))
         self.key = self._hash.hexdigest()
-        self._look()
+        look(len(self), self._header, self.faults.on_bad == "skip")
         if self.faults.count:
             warnings.warn(f"{shown(self.path)}: {self.faults.count} faults passed over, the first: "
                           f"{self.faults.lines[0]}", stacklevel=2)
@@ -98,10 +91,6 @@ class ImageFolder:
         return read_rows(self, shown(self.path), crop, size, rows,
                          lambda row: self._decoded(row, crop, size), self._readers)
 
-    @cached_property
-    def _readers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self._workers, "kdlab reader")
-
     def _picture(self, row: int, crop: str, size: int) -> np.ndarray:
         """(S, S, 3) uint8, S at least `size`."""
         if self.landmarks is None:
@@ -111,36 +100,13 @@ class ImageFolder:
 
     def _decoded(self, row: int, crop: str, size: int) -> np.ndarray:
         """As `_picture`; with "skip" perhaps of another row."""
-        try:
-            return self._picture(row, crop, size)
-        except ValueError as error:
-            if self.faults.on_bad == "raise":
-                raise
-            line = str(error)
-        if row not in self._replaced:
-            self._replaced.add(row)
-            self.faults.note(line)
-            warnings.warn(f"{line} (until then another picture of that identity is read in its "
-                          "place)", stacklevel=2)
-        start, stop = self._first[self.labels[row]:self.labels[row] + 2].tolist()
-        for other in [*range(row + 1, stop), *range(start, row)]:
-            try:
-                return self._picture(other, crop, size)
-            except ValueError:
-                continue
-        raise ValueError(f"of {self.identities[self.labels[row]]!r} no picture can be read: {line}")
+        return or_another(self, row, lambda row: self._picture(row, crop, size),
+                          repr(self.identities[self.labels[row]]))
 
-    def _look(self) -> None:
-        """ValueError where a few headers (with "skip": all of these few) are no such picture."""
-        rows, failed = np.linspace(0, len(self) - 1, _LOOKED_AT, dtype=np.int64).tolist(), []
-        for row in rows:
-            try:
-                size = 1 if self.landmarks is not None else self.sizes[self.crop]
-                opened(self.name(row), size, self.landmarks is None).close()
-            except ValueError as error:
-                failed.append(error)
-        if failed and (self.faults.on_bad == "raise" or len(failed) == len(rows)):
-            raise failed[0]
+    def _header(self, row: int) -> None:
+        """ValueError where a file is no such picture."""
+        size = 1 if self.landmarks is not None else self.sizes[self.crop]
+        opened(self.name(row), size, self.landmarks is None).close()
 
     def _list(self) -> None:
         """Walk the folder: identities, labels, names, and the hash of it all."""

@@ -6,98 +6,26 @@ them is the choice of MFD (Jung et al., "Fair feature distillation for visual re
 2021): a class to be learnt, and a group that must not matter for it.
 """
 
-import hashlib
 import os
 import random
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
-from kdlab.align import SIZES
-from kdlab.data.batches import OnDisk
-from kdlab.data.faces import SMALLEST
+from kdlab.data.listed_faces import SIZE, ListedFaces
 from kdlab.data.lists import check_sides, five_points, lines
-from kdlab.data.pictures import aligned, decode, read_rows, suffixes
-from kdlab.data.unpickle import shown
+from kdlab.data.pictures import suffixes
+from kdlab.data.shown import shown
 
-FORMAT = 1
 AGES = 20, 40  # years at which MFD's second and third class of UTKFace begin
 RACES = ("white", "black", "asian", "indian")  # UTKFace's codes 0 to 3; 4, others, is left out
 HELD_OUT = 100  # test pictures of each age and race: MFD's
-SIZE = 176  # pixels: MFD's input for both sets
 PARTS = "train", "valid", "test"  # CelebA's codes 0, 1, 2
 ATTRIBUTES, PARTITION = "list_attr_celeba.txt", "list_eval_partition.txt"
 LANDMARKS = "list_landmarks_align_celeba.txt"
 POINTS = "lefteye", "righteye", "nose", "leftmouth", "rightmouth"  # as that list calls them
-
-
-class ListedFaces:
-    """Pictures of one folder, each named by a list with its label and its group.
-
-    names: files in `folder`.   labels, groups: (N,) integers from 0.   classes, group_names: what
-    these mean, by number.   size: pixels a side of the crop "whole", the picture as it is; larger
-    ones are shrunk.   cut: take the central square of one that is not square, else it is refused.
-    landmarks: (N, 5, 2) float32 in pixels, then the crops are "arcface" and "dlib" instead.
-
-    labels, groups: (N,) int64.   key: changes with name, length or time of any file, with labels,
-    groups and landmarks.   left_out: names that the list or the folder has and this set has not.
-    Raises FileNotFoundError for a picture that is not there, ValueError in words.
-    """
-
-    def __init__(self, folder: Path, names: list[str], labels, groups, size: int = SIZE, *,
-                 cut: bool = False, landmarks: np.ndarray | None = None, left_out=(),
-                 classes: tuple[str, ...] = (), group_names: tuple[str, ...] = ()):
-        if not names:
-            raise ValueError(f"{shown(folder)}: the list names no picture for this set")
-        self.path, self._names, self.landmarks = Path(folder), list(names), landmarks
-        self.labels, self.groups = np.array(labels, np.int64), np.array(groups, np.int64)
-        self.classes, self.group_names, self.left_out = classes, group_names, list(left_out)
-        self.crop = "whole" if landmarks is None else "arcface"
-        self.sizes = {"whole": size} if landmarks is None else dict(SIZES)
-        if size < SMALLEST:
-            raise ValueError(f"size must be {SMALLEST} pixels or more, not {size}")
-        self._cut, content = cut, hashlib.sha256(f"kdlab listed {FORMAT}\n".encode())
-        for name in self._names:
-            about = os.stat(self.path / name)
-            content.update(os.fsencode(f"{name}\0") + b"%d %d\n" % (
-                about.st_size, about.st_mtime_ns))
-        for values in (self.labels, self.groups, landmarks):
-            content.update(b"none\n" if values is None else values.tobytes())
-        self.key = content.hexdigest()
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def name(self, row: int) -> Path:
-        """The file of a row."""
-        return self.path / self._names[row]
-
-    def pixels(self, crop: str | None = None, size: int | None = None) -> OnDisk:
-        """What `Batches` takes: the set's pictures, size x size, read when wanted."""
-        return OnDisk(self, crop or self.crop, size or self.sizes[crop or self.crop])
-
-    def read(self, crop: str, size: int, rows) -> Tensor:
-        """The named pictures, as `ImageFolder.read` does."""
-        return read_rows(self, shown(self.path), crop, size, rows,
-                         partial(self._decoded, crop=crop, size=size), self._readers)
-
-    @cached_property
-    def _readers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(min(16, os.cpu_count() or 1), "kdlab reader")  # as ImageFolder
-
-    def _decoded(self, row: int, crop: str, size: int) -> np.ndarray:
-        name = self.name(row)
-        if self.landmarks is not None:
-            return aligned(decode(name, 1, False), self.landmarks[row], crop, shown(name))
-        picture = decode(name, size, square=not self._cut)
-        side = min(picture.shape[:2])
-        top, left = ((length - side) // 2 for length in picture.shape[:2])
-        return picture[top:top + side, left:left + side]
 
 
 def utkface(path: str | Path, part: str | None = "train", size: int = SIZE, *,

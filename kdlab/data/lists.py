@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdlab.data.unpickle import shown
+from kdlab.data.shown import shown
 from kdlab.progress import progress
 
 LINE = 1 << 16  # characters of a line at most; our choice, CelebA's have 130

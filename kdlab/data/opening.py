@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdlab.data.bins import Record, read_bin
+from kdlab.data.bins import read_bin
 from kdlab.data.faces import SMALLEST, FaceSet
 from kdlab.data.folder import ImageFolder
-from kdlab.data.pictures import decode
+from kdlab.data.pictures import Record, decode
 from kdlab.data.recordio import RecordIOFaces
 from kdlab.data.records import Faults
-from kdlab.data.unpickle import shown
+from kdlab.data.shown import shown
 
 
 class Opened(NamedTuple):

@@ -1,22 +1,34 @@
 """A picture file as pixels: headers judged before anything is decoded, then upright RGB."""
 
+import io
 import math
-from collections.abc import Callable
+import warnings
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from kdlab.align import SIZES, TEMPLATES, similarity, warp
-from kdlab.data.faces import SMALLEST
-from kdlab.data.unpickle import shown
+from kdlab.data.shown import shown
 
 MOST = 64_000_000  # pixels of a file: our choice, below Pillow's own guard of 89 million
-_PART = 64  # pictures shrunk at a time: float copies stay small
+# Above that one Pillow warns before `opened` refuses in words; from twice as many on it raises.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class Record(io.BytesIO):
+    """A picture's file that lies in memory; errors call it by its name."""
+
+    def __init__(self, data: bytes, name: str):
+        super().__init__(data)
+        self._name = name
+
+    def __str__(self) -> str:
+        return self._name
+
+    __repr__ = __str__  # Pillow's errors use this one
 
 
 @cache
@@ -35,10 +47,13 @@ def suffixes() -> tuple[str, ...]:
                  if kind in formats())
 
 
-def opened(path: Path, size: int, square: bool = True) -> Image.Image:
+def opened(path: Path | Record, size: int, square: bool = True) -> Image.Image:
     """The file, its header read and judged, not yet decoded; ValueError that names it."""
     try:
         image = Image.open(path, formats=formats())
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{_name(path)} has over {MOST:,} pixels, more than any aligned face; "
+                         "remove it") from error
     except Exception as error:  # Pillow's readers raise whatever their parsing meets
         raise unreadable(path, error) from error
     width, height = image.size
@@ -57,7 +72,7 @@ def opened(path: Path, size: int, square: bool = True) -> Image.Image:
     raise ValueError(f"{_name(path)} {wrong}")
 
 
-def decode(path: Path, size: int, square: bool = True) -> np.ndarray:
+def decode(path: Path | Record, size: int, square: bool = True) -> np.ndarray:
     """A picture of `size` pixels a side or more as (H, W, 3) uint8 RGB, upright.
 
     square: refuse others.   Grey becomes RGB, 16 bits become 8, what is transparent becomes black,
@@ -83,7 +98,7 @@ def eight_bits(grey: np.ndarray) -> np.ndarray:
     return ((grey.astype(np.int64) + 128) // 257).astype(np.uint8)  # 65535 becomes 255
 
 
-def unreadable(path: Path, error: Exception) -> ValueError:
+def unreadable(path: Path | Record, error: Exception) -> ValueError:
     said = " ".join(str(error).split()) or type(error).__name__
     return ValueError(f"{_name(path)} cannot be read as a picture ({said[:200]}); restore or "
                       "remove it")
@@ -119,33 +134,3 @@ def aligned(picture: np.ndarray, points: np.ndarray, crop: str, name: str) -> np
     first = torch.tensor([left, top], dtype=torch.float64) + (step - 1) / 2
     matrix = torch.cat([A * step, (A @ first + b)[:, None]], 1)
     return warp(x, matrix[None], S)[0].round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-
-
-def read_rows(faces, where: str, crop: str, size: int, rows,
-              decoded: Callable[[int], np.ndarray], pool) -> Tensor:
-    """What `read` of a set of files gives: (n, 3, size, size) uint8 RGB.
-
-    faces: the set.   where: its name.   decoded: a row -> (S, S, 3) uint8, S >= size.
-    pool: threads that decode.   Errors as in `ImageFolder.read`.
-    """
-    if crop not in faces.sizes:
-        raise KeyError(f"the pictures in {where} are the crop "
-                       f"{' or '.join(map(repr, faces.sizes))}, not {crop!r}")
-    if size != faces.sizes[crop] and not SMALLEST <= size < faces.sizes[crop]:
-        raise ValueError(f"a picture's size must be {SMALLEST} to {faces.sizes[crop]} pixels "
-                         f"(the size of the set), not {size}")
-    rows = torch.as_tensor(rows, dtype=torch.int64).tolist()
-    if rows and not 0 <= min(rows) <= max(rows) < len(faces):
-        raise IndexError(f"{where} holds pictures 0 to {len(faces) - 1}, asked were "
-                         f"{min(rows)} to {max(rows)}")
-    found = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
-    for start in range(0, len(rows), _PART):
-        pictures = list(pool.map(decoded, rows[start:start + _PART]))
-        for side in {len(picture) for picture in pictures}:
-            alike = [k for k, picture in enumerate(pictures) if len(picture) == side]
-            x = torch.from_numpy(np.stack([pictures[k] for k in alike])).permute(0, 3, 1, 2)
-            if side != size:  # as FaceSet.read
-                x = F.interpolate(x.float(), size=(size, size), mode="area").round_()
-                x = x.clamp_(0, 255).to(torch.uint8)
-            found[start:start + _PART][alike] = x
-    return found

@@ -5,28 +5,21 @@ kdlab.data.record_table.
 """
 
 import hashlib
-import io
-import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from kdlab.align import SIZES
 from kdlab.data.batches import OnDisk
-from kdlab.data.faces import SMALLEST, FaceSet
-from kdlab.data.folder import LARGEST, THREADS, decode, opened
+from kdlab.data.pictures import Record, decode, opened
+from kdlab.data.reading import Readers, check_size, look, or_another, read_rows
 from kdlab.data.record_table import label_of, pictures, stamp
 from kdlab.data.records import AGAIN, Records
 
 FORMAT = 1
 SIDE = 112  # pixels, where no property file says them: insightface's sets
-_PART = 64  # pictures shrunk at a time, as ImageFolder does
-_LOOKED_AT = 8  # headers read at once, to refuse at the start what every picture would say later
 
 
 class RecordIOFaces:
@@ -43,6 +36,7 @@ class RecordIOFaces:
 
     labels: (N,) int64.   groups: None.   key: changes with the length or the time of the .rec, and
     with the place and label of any picture.   faults: `.count` and `.lines`, empty with "raise".
+    replaced: rows whose picture cannot be decoded.
 
     Raises FileNotFoundError, PermissionError, or ValueError of one line that names file, record
     and byte: records cut short, keys twice or of another file, labels that are no whole numbers
@@ -57,15 +51,12 @@ class RecordIOFaces:
         self.path = _rec(Path(path))
         classes, side = _property(self.path.with_name("property"))
         size = side if size is None else size
-        if crop not in SIZES or not SMALLEST <= size <= LARGEST:
-            raise ValueError(f"crop must be one of {', '.join(SIZES)} and size {SMALLEST} to "
-                             f"{LARGEST} pixels, not {crop!r} and {size}")
+        check_size(crop, size)
         self.crop, self.sizes = crop, {crop: size}
         self._records = Records(self.path)
         self._table, self.faults = pictures(self.path, on_bad)  # (3, N) keys, bytes, labels
         self.labels = np.array(self._table[2])
-        self._workers, self._pool = workers or min(THREADS, os.cpu_count() or 1), (0, None)
-        self._replaced: set[int] = set()
+        self._readers, self.replaced = Readers(workers), set()
         self._check(classes)
         key = hashlib.sha256(f"kdlab recordio {FORMAT} {stamp(self.path)}\n".encode())
         key.update(self._table)
@@ -99,61 +90,22 @@ class RecordIOFaces:
         another crop, ValueError on another size and on a record that is no such picture, which it
         names, IndexError on a row beyond the set.
         """
-        if crop not in self.sizes:
-            raise KeyError(f"the pictures in {self.path} are the crop {self.crop!r}, not {crop!r}")
-        if not SMALLEST <= size <= self.sizes[crop]:
-            raise ValueError(f"a picture's size must be {SMALLEST} to {self.sizes[crop]} pixels "
-                             f"(the size of the set), not {size}")
-        rows = torch.as_tensor(rows, dtype=torch.int64).tolist()
-        if rows and not 0 <= min(rows) <= max(rows) < len(self):
-            raise IndexError(f"{self.path} holds pictures 0 to {len(self) - 1}, asked were "
-                             f"{min(rows)} to {max(rows)}")
-        found = torch.empty(len(rows), 3, size, size, dtype=torch.uint8)
-        for start in range(0, len(rows), _PART):
-            pictures = list(self._readers().map(partial(self._decoded, size=size),
-                                                rows[start:start + _PART]))
-            for side in {len(picture) for picture in pictures}:
-                alike = [k for k, picture in enumerate(pictures) if len(picture) == side]
-                stored = np.stack([pictures[k] for k in alike]).transpose(0, 3, 1, 2)
-                found[start:start + _PART][alike] = FaceSet({crop: stored}, alike, "").pixels(
-                    crop, size)
-        return found
+        return read_rows(self, str(self.path), crop, size, rows, partial(self._decoded, size=size),
+                         self._readers)
 
-    def _readers(self) -> ThreadPoolExecutor:
-        """The threads of this process: those of the one it was forked from are not in it."""
-        if self._pool[0] != os.getpid():
-            self._pool = os.getpid(), ThreadPoolExecutor(self._workers, "kdlab reader")
-        return self._pool[1]
-
-    def _picture(self, row: int) -> "_Picture":
+    def _picture(self, row: int) -> Record:
         key, at = self._table[:2, row].tolist()
         head, content = self._records.picture(at, key)
         name = self._records.name(at, key)
         if label_of(head, name) != self.labels[row]:
             raise ValueError(f"{name} has the label {head.labels[0]:g}, the directory gives it "
                              f"{self.labels[row]}; {AGAIN}")
-        return _Picture(content, name)
+        return Record(content, name)
 
     def _decoded(self, row: int, size: int) -> np.ndarray:
         """(S, S, 3) uint8, S at least `size`; with "skip" perhaps of another row."""
-        try:
-            return decode(self._picture(row), size)
-        except ValueError as error:
-            if self.faults.on_bad == "raise":
-                raise
-            line = str(error)
-        if row not in self._replaced:
-            self._replaced.add(row)
-            self.faults.note(line)
-            warnings.warn(f"{line} (until then another picture of identity {self.labels[row]} is "
-                          "read in its place)", stacklevel=2)
-        same = np.flatnonzero(self.labels == self.labels[row])
-        for other in np.roll(same, -np.searchsorted(same, row))[1:].tolist():
-            try:
-                return decode(self._picture(other), size)
-            except ValueError:
-                continue
-        raise ValueError(f"of identity {self.labels[row]} no picture can be read: {line}")
+        return or_another(self, row, lambda row: decode(self._picture(row), size),
+                          f"identity {self.labels[row]}")
 
     def _check(self, classes: int | None) -> None:
         """ValueError unless these labels and a few of the pictures can be a set."""
@@ -164,25 +116,8 @@ class RecordIOFaces:
         if (self.labels == self.labels[0]).all():
             raise ValueError(f"{self.path} holds one identity, {self.labels[0]}; nobody can be "
                              "told from anybody, add the pictures of others")
-        rows, failed = np.linspace(0, len(self) - 1, _LOOKED_AT, dtype=np.int64).tolist(), []
-        for row in rows:
-            try:
-                opened(self._picture(row), self.sizes[self.crop]).close()
-            except ValueError as error:
-                failed.append(error)
-        if failed and (self.faults.on_bad == "raise" or len(failed) == len(rows)):
-            raise failed[0]
-
-
-class _Picture(io.BytesIO):
-    """A file in memory; what reads it calls it by the name of its record."""
-
-    def __init__(self, content: bytes, name: str):
-        super().__init__(content)
-        self._name = name
-
-    def __str__(self) -> str:
-        return self._name
+        look(len(self), lambda row: opened(self._picture(row), self.sizes[self.crop]).close(),
+             self.faults.on_bad == "skip")
 
 
 def _rec(path: Path) -> Path:

@@ -29,7 +29,7 @@ from kdlab.distributed import leave
 from kdlab.train.checkpoint import found
 from kdlab.train.group import Group, together
 from kdlab.train.loop import train
-from kdlab.train.predict import measure, peak_mb
+from kdlab.train.predict import cached_bytes, measure, peak_mb
 from kdlab.train.run import RunConfig, load_run, prepare
 from kdlab.train.state import spent, tell, writing
 
@@ -67,6 +67,7 @@ def carry_out(run: RunConfig) -> int:
               "steps": None, "batch_size": run.train.batch_size, "seconds": spent(out),
               "peak_memory_mb": None, "disk_bytes": None}
     earlier, began, continued = status["seconds"], None, bool(found(out))
+    cached = 0
 
     def say(**changes) -> None:
         status.update(changes)
@@ -83,6 +84,7 @@ def carry_out(run: RunConfig) -> int:
             with together(run.train) as group:
                 made = prepare(run, group.rank, group.world)
                 phase["now"], began = "training", time.monotonic()
+                cached = cached_bytes(made["teacher"])
                 say(state="training", steps=run.train.epochs * len(made["batches"]))
                 history = train(run.train, **made)
             code, end = 0, {"state": "finished"}
@@ -100,7 +102,7 @@ def carry_out(run: RunConfig) -> int:
         try:
             if continued and code != 1:  # not where the folder turned out to hold another run
                 _keep(run)
-            say(**end, peak_memory_mb=round(peak, 1), disk_bytes=_size(out))
+            say(**end, peak_memory_mb=round(peak, 1), disk_bytes=_size(out) + cached)
         except OSError as error:  # a full disk, often the one that ended it
             print(f"kdlab.train: {out} cannot be told how it ended: {words(error)}",
                   file=sys.stderr)

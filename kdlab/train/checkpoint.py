@@ -63,11 +63,12 @@ def set_state(state: dict[str, Tensor], student: nn.Module, losses: nn.ModuleDic
 
 
 def about_run(config: TrainConfig, student: nn.Module, losses: nn.ModuleDict, batches,
-              teacher) -> dict:
+              teacher, validate=None) -> dict:
     """What makes two runs the same run, as JSON can hold it."""
     names = ("key", "crop", "batch_size", "seed", "flip", "drop_last", "channels_last")
     sampler = getattr(batches, "sampler", None)
     known = getattr(teacher, "identity", None)
+    judged = getattr(validate, "about", None)
     return json.loads(json.dumps({
         "config": config.model_dump(mode="json", exclude=FREE),
         "student": {"network": type(student).__name__, **_shapes(student)},
@@ -80,7 +81,8 @@ def about_run(config: TrainConfig, student: nn.Module, losses: nn.ModuleDict, ba
         "batches": {"steps an epoch": len(batches),
                     **{name: getattr(batches, name, None) for name in names},
                     "sampler": sampler and {"kind": type(sampler).__name__, **_plain(sampler)}},
-        "teacher": known or getattr(teacher, "hash", type(teacher).__name__)}))
+        "teacher": known or getattr(teacher, "hash", type(teacher).__name__),
+        **({} if judged is None else {"validation": judged})}))
 
 
 def save_checkpoint(config: TrainConfig, about: dict, place: dict,

@@ -37,10 +37,11 @@ class Keeper:
     """
 
     def __init__(self, config: TrainConfig, student: nn.Module, losses: nn.ModuleDict,
-                 optimizer: torch.optim.Optimizer, batches, teacher):
-        self.config, self.batches = config, batches
+                 optimizer: torch.optim.Optimizer, batches, teacher,
+                 validate: Callable[[nn.Module], float] | None):
+        self.config, self.batches, self.validate = config, batches, validate
         self.parts = (student, losses, optimizer)
-        self.about = about_run(config, student, losses, batches, teacher)
+        self.about = about_run(config, student, losses, batches, teacher, validate)
         self.writes = config.out is not None and distributed.rank() == 0
         self.log = config.out / "log.jsonl" if self.writes else None
 
@@ -70,11 +71,11 @@ class Keeper:
             check_room(self.config, whole_state(*self.parts))
         return place, rows
 
-    def epoch_end(self, place: dict, validate: Callable | None) -> dict[str, float]:
+    def epoch_end(self, place: dict) -> dict[str, float]:
         """{"validation": value} where the step just done ends an epoch that is validated."""
         epoch, inside = divmod(place["done"], len(self.batches))
         last = epoch == self.config.epochs
-        if validate is None or inside or (epoch % self.config.validate_every and not last):
+        if self.validate is None or inside or (epoch % self.config.validate_every and not last):
             return {}
         student, losses, _ = self.parts
         student.eval()
@@ -83,7 +84,7 @@ class Keeper:
         if distributed.rank() == 0:
             devices = [value.device] if value.is_cuda else []
             with torch.random.fork_rng(devices), torch.no_grad():  # training draws as without it
-                value.fill_(float(validate(student)))
+                value.fill_(float(self.validate(student)))
         distributed.broadcast(value)
         student.train()
         losses.train()
@@ -116,7 +117,6 @@ class Keeper:
         """out/student.safetensors."""
         if self.writes:
             save_student(self.config, self.parts[0], self.batches, done, finished)
-
 
     def _no_private_state(self) -> None:
         """ValueError where a loss keeps in each process what only process 0's checkpoint holds."""

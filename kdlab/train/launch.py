@@ -111,8 +111,9 @@ class Run:
 
     status     {"state": starting | preparing | training | finished | stopped | failed | died,
                "message": one line, "pid", "host", "processes", "started", "updated" (unix seconds),
-               "steps" (of the whole run), "seconds" (of training), "peak_memory_mb", "disk_bytes"};
-               once it trains also "step", "images_per_second" and, while it does, "eta_seconds"
+               "steps" (of the whole run), "seconds" (of training), "peak_memory_mb", "disk_bytes"
+               (folder and teacher's cache)}; once it trains also "step", "images_per_second" and,
+               while it does, "eta_seconds"
     history    its log so far       predicted  what the probe said, or None
     """
 

@@ -3,22 +3,22 @@
 import inspect
 import itertools
 import math
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from kdlab.data.batches import Batch
-from kdlab.distributed import everywhere, mean, processes
-from kdlab.outputs import Output, Targets
+from kdlab.distributed import mean, processes
+from kdlab.outputs import Output
 from kdlab.progress import progress
 from kdlab.train.config import TrainConfig
 from kdlab.train.keeper import Keeper, interrupts, memory_mb
 from kdlab.train.log import History, Log
-from kdlab.train.optimizer import lr_factor, make_optimizer, set_schedules
+from kdlab.train.objective import gradient_shares, half, make_objective, whole
+from kdlab.train.optimizer import make_optimizer, set_rate, set_schedules
 from kdlab.train.post_mortem import post_mortem
 from kdlab.train.refusals import check, is_cache, refuse_nan, tails
 
@@ -34,7 +34,8 @@ def train(config: TrainConfig, student: nn.Module, losses: dict[str, nn.Module],
     epoch), `epoch(e)` (yields Batch) and, optionally, `batch_size`. teacher: a network on the
     student's images (put in eval mode, frozen), or a cache of embeddings, called as
     teacher(index, flipped): whatever is no network, or says `is_cache = True`. validate: student
-    in eval mode -> a number, higher is better, after every `validate_every` epochs.
+    in eval mode -> a number, higher is better, after every `validate_every` epochs; what it says in
+    `validate.about`, if it does, is part of the run.
 
     Where torch.distributed is initialised every process calls this, with its own rows of the
     batches; the losses see to what they must know of each other's rows (kdlab.distributed).
@@ -58,34 +59,26 @@ def train(config: TrainConfig, student: nn.Module, losses: dict[str, nn.Module],
         student = student.to(memory_format=torch.channels_last)
     teach = _teaching(teacher, losses, device, config.precision)
     optimizer = make_optimizer(config, student, losses)
-    keeper = Keeper(config, student, losses, optimizer, batches, teacher)
+    keeper = Keeper(config, student, losses, optimizer, batches, teacher, validate)
     place, rows = keeper.resume()
-    objective = _objective(student, losses, config)
-    steps, W, waited, images, lap = config.epochs * len(batches), processes(), 0.0, 0, None
+    objective = make_objective(student, losses, config)
+    steps = config.epochs * len(batches)
     student.train()
     losses.train()
     with Log(keeper.log, rows) as log, interrupts(config.out) as stopped:
+        pace = Pace(device)
         try:
-            lap = mark = perf_counter()  # lap: when the last row was written
             stream = _stream(batches, config.epochs, place["done"])
-            for epoch, batch in progress(stream, "training", steps - place["done"]):
-                waited += perf_counter() - mark
-                images += W * len(batch.index)
+            for epoch, batch in pace.of(progress(stream, "training", steps - place["done"])):
                 moved = set_schedules(config, losses, epoch)
-                factor = config.lr_scale * lr_factor(config, place["done"], steps, place["falls"])
-                for group in optimizer.param_groups:
-                    group["lr"] = group["initial_lr"] * factor
-
+                lr = set_rate(config, optimizer, place, steps)
                 known = teach(batch)  # Output or None
                 batch = batch.to(device)
-                if config.channels_last:
-                    batch = batch._replace(
-                        images=batch.images.contiguous(memory_format=torch.channels_last))
+
                 terms = objective(batch.images, known, batch.targets)
                 values = torch.stack([*terms.values()])  # (terms,)
                 total = values.sum()
-                step = place["done"] + 1
-                shares = {}
+                step, shares = place["done"] + 1, {}
                 if config.share_every and step % config.share_every == 0:
                     shares = gradient_shares(terms, student)
                 optimizer.zero_grad()
@@ -107,19 +100,13 @@ def train(config: TrainConfig, student: nn.Module, losses: dict[str, nn.Module],
                 optimizer.step()
                 place["done"] = step
 
-                checked = keeper.epoch_end(place, validate)
-                if ((step - 1) % config.log_every == 0 or step == steps or checked or shares):
-                    now = perf_counter()
-                    log.write({
-                        "step": step, "epoch": epoch + 1, "lr": config.lr * factor, **row,
-                        "images_per_second": images / (now - lap),
-                        "data_wait": waited / (now - lap), "memory_mb": memory_mb(device),
-                        **moved, **_reports(losses), **shares, **checked})
-                    lap, waited, images = now, 0.0, 0
+                checked = keeper.epoch_end(place)
+                if (step - 1) % config.log_every == 0 or step == steps or checked or shares:
+                    log.write({"step": step, "epoch": epoch + 1, "lr": lr, **row, **pace.lap(),
+                               **moved, **_reports(losses), **shares, **checked})
                 keeper.after_step(place, log, stopping)
                 if stopping:
                     raise KeyboardInterrupt
-                mark = perf_counter()
         except (KeyboardInterrupt, FloatingPointError) as error:
             error.history = log.history
             if isinstance(error, KeyboardInterrupt):
@@ -132,94 +119,28 @@ def train(config: TrainConfig, student: nn.Module, losses: dict[str, nn.Module],
     return log.history
 
 
-class Objective(nn.Module):
-    """Student and losses as one module, through which DistributedDataParallel sees both."""
+class Pace:
+    """Images a second, and how much of the time went by waiting for them, from row to row."""
 
-    def __init__(self, student: nn.Module, losses: nn.ModuleDict, precision: str):
-        super().__init__()
-        self.student, self.losses, self.precision = student, losses, precision
+    def __init__(self, device: torch.device):
+        self.device, self.images, self.waited, self.since = device, 0, 0.0, perf_counter()
 
-    def forward(self, images: Tensor, teacher: Output | None, targets: Targets):
-        """name/term -> scalar; the student under autocast where asked, the losses in float32."""
-        with half(images.device, self.precision):
-            output = self.student(images)
-        output = whole(output)
-        # A loss refuses such numbers; the other processes would wait for it in their collectives.
-        if processes() > 1 and not everywhere(finite(output)):
-            return {"student/embedding": output.embedding.sum()}
-        return named_terms(self.losses, output, teacher, targets)
+    def of(self, stream: Iterable[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
+        """The stream, its batches counted and what they are waited for."""
+        mark = perf_counter()
+        for epoch, batch in stream:
+            self.waited += perf_counter() - mark
+            self.images += processes() * len(batch.index)
+            yield epoch, batch
+            mark = perf_counter()
 
-
-def half(device: torch.device, precision: str):
-    """Autocast to bfloat16, or nothing."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def whole(output: Output) -> Output:
-    """What a network said under autocast, in float32; other numbers as they are."""
-    def full(part: Tensor | None) -> Tensor | None:
-        return part.float() if part is not None and part.dtype == torch.bfloat16 else part
-
-    return Output(full(output.embedding), full(output.logits), tuple(map(full, output.features)))
-
-
-def finite(output: Output) -> Tensor:
-    """Are all numbers of an Output finite?   () bool."""
-    parts = (output.embedding, output.logits, *output.features)
-    return torch.stack([part.isfinite().all() for part in parts if part is not None]).all()
-
-
-def _objective(student: nn.Module, losses: nn.ModuleDict, config: TrainConfig) -> nn.Module:
-    if config.compile:
-        student.compile()  # in place: names and class stay
-        if config.share_every:  # several backward passes want what the first would overwrite
-            torch._functorch.config.donated_buffer = False
-    objective = Objective(student, losses, config.precision)
-    if processes() == 1:
-        return objective
-    # BatchNorm's running statistics stay each process's own (insightface does so): they do not
-    # touch training, and process 0's are saved. A term may leave parameters out in some step.
-    with warnings.catch_warnings():  # torch 2.13 has a new name for it, which 2.6 does not know
-        warnings.simplefilter("ignore", FutureWarning)
-        return nn.parallel.DistributedDataParallel(
-            objective, broadcast_buffers=False, find_unused_parameters=True)
-
-
-def gradient_shares(terms: dict[str, Tensor], student: nn.Module) -> dict[str, float]:
-    """name.term_share -> the norm of the term's own gradient over the sum of those norms.
-
-    Of the gradient in the student's parameters, before clipping; of several processes each
-    measures on its own rows. One backward pass a term; nothing is accumulated.
-    """
-    learnt = [p for p in student.parameters() if p.requires_grad]
-    norms = []
-    for term in terms.values():
-        found = torch.autograd.grad(term, learnt, retain_graph=True, allow_unused=True) \
-            if term.requires_grad else ()
-        norms.append(get_total_norm([g for g in found if g is not None]))
-    norms = torch.stack([norm.to(learnt[0].device) for norm in norms])
-    shares = (norms / norms.sum().clamp_min(1e-30)).tolist()  # 1e-30: all gradients zero
-    return {f"{name.replace('/', '.')}_share": share
-            for name, share in zip(terms, shares, strict=True)}
-
-
-def named_terms(losses: nn.ModuleDict, student: Output, teacher: Output | None,
-                targets: Targets) -> dict[str, Tensor]:
-    """Every term of every loss as name/term, scalars with a graph.
-
-    Losses refuse numbers of the student that are not finite; the one term is then their sum, such
-    as student/embedding, so that a diverged network ends like any other loss that is not finite.
-    """
-    try:
-        return {f"{name}/{term}": value for name, loss in losses.items()
-                for term, value in loss(student, teacher, targets).items()}
-    except ValueError:
-        seen = {"embedding": student.embedding, "logits": student.logits}
-        seen |= {f"stage{k}": features for k, features in enumerate(student.features, 1)}
-        for name, values in seen.items():
-            if values is not None and not values.isfinite().all():
-                return {f"student/{name}": values.sum()}
-        raise
+    def lap(self) -> dict[str, float]:
+        """What a row of the log says of the time since the row before."""
+        now = perf_counter()
+        said = {"images_per_second": self.images / (now - self.since),
+                "data_wait": self.waited / (now - self.since), "memory_mb": memory_mb(self.device)}
+        self.images, self.waited, self.since = 0, 0.0, now
+        return said
 
 
 def pick_device(name: str) -> torch.device:

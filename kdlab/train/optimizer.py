@@ -28,6 +28,15 @@ def lr_factor(config: TrainConfig, step: int, steps: int, falls: int = 0) -> flo
     return config.gamma ** sum(epoch >= m for m in config.milestones)
 
 
+def set_rate(config: TrainConfig, optimizer: torch.optim.Optimizer, place: dict,
+             steps: int) -> float:
+    """Set every group's learning rate for the step after place["done"]; the common one."""
+    factor = config.lr_scale * lr_factor(config, place["done"], steps, place["falls"])
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+    return config.lr * factor
+
+
 def set_schedules(config: TrainConfig, losses: nn.ModuleDict, epoch: int) -> dict[str, float]:
     """Move the scheduled attributes to their values at `epoch` (from 0), and return those.
 

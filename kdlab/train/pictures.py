@@ -34,7 +34,8 @@ class Pictures:
         self.run, self.size = run, size
         if run.folder:
             f = run.folder
-            self.folder = filed(f.path, f.size, f.crop, f.groups, f.on_bad)
+            self.folder = filed("folder", f.path, f.size, f.crop, groups=f.groups,
+                                landmarks=f.landmarks, on_bad=f.on_bad)
             self.labels, self.groups = self.folder.labels, self.folder.groups
             check_labels(self.labels, f.identities, f"folder {f.path}")
         else:
@@ -84,13 +85,18 @@ class Pictures:
             raise ValueError(f"sampler: {error}") from error
 
 
-def filed(path: Path, size: int, crop: str, groups: Path | None = None, on_bad: str = "raise"):
-    """The pictures in a folder of sub-folders or, where there is a train.rec, in that."""
+def filed(field: str, path: Path, size: int, crop: str, *, on_bad: str = "raise",
+          **lists: Path | None):
+    """The pictures in a folder of sub-folders or, where there is a train.rec, in that.
+
+    field: of the run file, for errors.   lists: `groups` and `landmarks` of an ImageFolder.
+    """
     if path.suffix != ".rec" and not (path / "train.rec").is_file():
-        return ImageFolder(path, size, crop, groups, on_bad=on_bad)
-    if groups is not None:
-        raise ValueError(f"folder.groups: {path} is RecordIO, whose pictures have no names; groups "
-                         "go with a folder of picture files")
+        return ImageFolder(path, size, crop, on_bad=on_bad, **lists)
+    for name, given in lists.items():
+        if given is not None:
+            raise ValueError(f"{field}.{name}: {path} is RecordIO, whose pictures have no names; "
+                             f"{name} go with a folder of picture files")
     return RecordIOFaces(path, size, crop, on_bad=on_bad)
 
 
@@ -137,7 +143,8 @@ def validator(run, pictures: Pictures) -> Callable[[nn.Module], float] | None:
     """student -> how good it is on held-out pictures, rendered or read into memory now.
 
     The TPR at an FPR over all their pairs; for a classifier on files of the classes it learns,
-    minus the mean cross-entropy. ValueError for files of other classes.
+    minus the mean cross-entropy. `about` tells one validation from another. ValueError for files
+    of other classes.
     """
     v = run.validation
     if v is None:
@@ -146,19 +153,27 @@ def validator(run, pictures: Pictures) -> Callable[[nn.Module], float] | None:
         seen = _rendered(population(run), range(v.first, v.first + v.identities), v.per_identity,
                          {"arcface"})
     else:
-        seen = filed(v.folder, run.sizes[run.crop], run.crop)
-    classes = v.folder and pictures.folder and seen.identities == pictures.folder.identities
-    if run.classifies and v.folder and not classes:
+        seen = filed("validation", v.folder, run.sizes[run.crop], run.crop, landmarks=v.landmarks)
+    judged = run.classifies and v.folder  # by the classes it learns
+    if judged and (pictures.folder is None or _classes(seen) != _classes(pictures.folder)):
         raise ValueError(f"validation.folder: {run.student} names classes, and the sub-folders of "
                          f"{v.folder} are not those of the training folder; give them its names")
     images = seen.read(run.crop if v.folder else "arcface", pictures.size, np.arange(len(seen)))
 
     def validate(student: nn.Module) -> float:
-        if run.classifies and v.folder:
+        if judged:
             return -mean_cross_entropy(student, images, torch.from_numpy(seen.labels))
         return tpr_at_fpr(*pair_scores(embed(student, images), seen.labels), v.fpr).tpr
 
+    asked = {} if v.folder else v.model_dump(include={"first", "identities", "per_identity"})
+    validate.about = asked | {"faces": seen.key, "measure": "minus the mean cross-entropy" if judged
+                              else f"TPR at FPR {v.fpr:g}"}
     return validate
+
+
+def _classes(files) -> list:
+    """What the labels of an ImageFolder or of RecordIO stand for."""
+    return getattr(files, "identities", None) or np.unique(files.labels).tolist()
 
 
 @torch.inference_mode()

@@ -35,8 +35,9 @@ def probe(cfg, processes: int = 1, steps: int = STEPS) -> dict[str, float]:
     """Run the first `steps` steps of a run in a process of its own, and predict the whole.
 
     Returns minutes (of training: what is rendered or cached before, the probe has done), memory_mb
-    (all processes together; on GPUs the largest), disk_bytes, seconds_per_step, images_per_second,
-    and what they were made of (see `measure`). Leaves nothing in the run's folder.
+    (all processes together; on GPUs the largest), disk_bytes (the run's folder and the cache of
+    its teacher's embeddings), seconds_per_step, images_per_second, and what they were made
+    of (see `measure`). Leaves nothing in the run's folder.
     ValueError in one line for what the run itself would refuse.
     """
     if steps < SETTLE + 4:
@@ -60,7 +61,7 @@ def measure(run, steps: int, group: Group) -> dict[str, float]:
 
     Beside that: steps (of the whole run), checkpoint_seconds, share_seconds (of one measurement of
     the gradient's shares), validation_seconds, prepare_seconds; checkpoint_bytes, student_bytes,
-    row_bytes.
+    row_bytes, cache_bytes.
     """
     began = perf_counter()
     made = prepare(run, group.rank, group.world)
@@ -90,7 +91,7 @@ def measure(run, steps: int, group: Group) -> dict[str, float]:
         "checkpoint_seconds": max(0.0, seconds[-2] - step) if told.keep else 0.0,
         "share_seconds": max(0.0, seconds[-1] - step) if told.share_every else 0.0,
         "validation_seconds": validated if validate is not None else 0.0,
-        "prepare_seconds": prepared, **size,
+        "prepare_seconds": prepared, **size, "cache_bytes": cached_bytes(made["teacher"]),
         "memory_mb": peak_mb(group), "processes": group.world}
     return parts | whole(parts, told, an_epoch)
 
@@ -105,7 +106,7 @@ def whole(parts: dict[str, float], config, an_epoch: int) -> dict[str, float]:
                + validated * parts["validation_seconds"] + shares * parts["share_seconds"])
     students = 2 if validated else 1  # student.safetensors, best.safetensors
     disk = (min(config.keep, saved) * parts["checkpoint_bytes"] + students * parts["student_bytes"]
-            + -(-steps // config.log_every) * parts["row_bytes"])
+            + -(-steps // config.log_every) * parts["row_bytes"] + parts["cache_bytes"])
     return {"minutes": seconds / 60, "disk_bytes": round(disk)}
 
 
@@ -124,6 +125,11 @@ class First:
     def epoch(self, epoch: int):
         every = itertools.chain.from_iterable(map(self.batches.epoch, itertools.count()))
         return itertools.islice(every, self.steps)
+
+
+def cached_bytes(teacher) -> int:
+    """Of a cache of embeddings on disk; 0 for another teacher or none."""
+    return getattr(teacher, "nbytes", 0)
 
 
 def peak_mb(group: Group) -> float:

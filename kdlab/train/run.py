@@ -5,103 +5,21 @@ that names the field.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from kdlab.align import SIZES
-from kdlab.data.faces import SMALLEST
-from kdlab.data.folder import LARGEST
 from kdlab.train.build import arguments, build_losses, build_student
 from kdlab.train.config import Strict, TrainConfig, explain, load_config
 from kdlab.train.loop import pick_device
 from kdlab.train.pictures import Pictures, validator
+from kdlab.train.sections import FolderConfig, SamplerConfig, ValidationConfig, WorldConfig
 from kdlab.train.taught import check_teacher, rehearse, run_teacher
 
 __all__ = ["RunConfig", "build_losses", "build_student", "load_run", "prepare"]
 WHOLE = 4 << 30  # bytes of cached embeddings in float32; a larger cache is float16 (ours)
-
-
-class WorldConfig(Strict):
-    """Which rendered faces to train on."""
-
-    seed: int = Field(0, ge=0, description="Seed of the face world.")
-    identities: int = Field(300, ge=2, description="People: numbers 0 to identities - 1.")
-    per_identity: int = Field(16, ge=1, description="Images of each.")
-    groups: Literal["ancestry", "grey", "glasses", "mask"] | None = Field(
-        None, description="What divides the pictures into groups, for fair distillation.")
-    nuisance: dict[str, float] = Field(
-        {}, description="Dials of the world, as in kdlab.world.RANGES: {grey: 0.5}.")
-
-
-class FolderConfig(Strict):
-    """Which picture files to train on: aligned faces, one identity a sub-folder, or RecordIO."""
-
-    path: Path = Field(description="The folder; one with a train.rec, or the .rec itself, is read "
-                       "as MXNet's RecordIO.")
-    identities: int = Field(ge=2, description="How many people it holds: networks and losses can "
-                            "then be built without it.")
-    size: int = Field(112, ge=SMALLEST, le=LARGEST, description="Pixels a side.")
-    crop: Literal["arcface", "dlib"] = Field("arcface", description="How they were aligned.")
-    on_bad: Literal["raise", "skip"] = Field(
-        "raise", description="A picture that cannot be read ends the run, or another of the same "
-        "person takes its place; a run that it ended may go on with skip.")
-    groups: Path | None = Field(
-        None, description="A CSV: an identity or identity/picture, and its group, from 0.")
-
-
-class Pairs(Strict):
-    """Random rows, then identities x per_identity rows: kdlab.data.PairSampler."""
-
-    random: int = Field(ge=0, description="Rows of the first part.")
-    identities: int = Field(ge=1, description="Identities of the second.")
-    per_identity: int = Field(ge=2, description="Rows of each of them.")
-    repeat: bool = Field(False, description="Let identities with fewer pictures in.")
-
-
-class Groups(Strict):
-    """Equally many rows of every class and group: kdlab.data.GroupBalancedSampler."""
-
-    cut: Literal["cycle", "batch"] = Field("cycle", description="Whole cycles, or as released.")
-
-
-class SamplerConfig(Strict):
-    """Which rows make a batch: exactly one of the two."""
-
-    pairs: Pairs | None = None
-    groups: Groups | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> "SamplerConfig":
-        if (self.pairs is None) == (self.groups is None):
-            raise ValueError("a sampler is either 'pairs: {random, identities, per_identity}' or "
-                             "'groups: {}'")
-        return self
-
-
-class ValidationConfig(Strict):
-    """People that nobody trains on, by whom `best.safetensors` is chosen: rendered, or in files.
-
-    Rendered ones are of the run's world or, where it trains on files, of the world of seed 0.
-    """
-
-    first: int = Field(10_000, ge=0, description="Number of the first rendered person.")
-    identities: int = Field(60, ge=2, description="How many.")
-    per_identity: int = Field(8, ge=2, description="Images of each.")
-    fpr: float = Field(1e-3, gt=0, lt=1, description="The value is the TPR at this false positive "
-                       "rate, over all pairs.")
-    folder: Path | None = Field(
-        None, description="Files instead, of the crop and size of the run; for a classifier, of "
-        "the classes it learns: the value is minus the mean cross-entropy.")
-
-    @model_validator(mode="after")
-    def _measurable(self) -> "ValidationConfig":
-        strangers = self.identities * (self.identities - 1) // 2 * self.per_identity**2
-        if self.folder is None and strangers * self.fpr < 1:
-            raise ValueError(f"{strangers:,} pairs of strangers cannot measure an fpr of "
-                             f"{self.fpr:g}; take more identities or a larger fpr")
-        return self
 
 
 class RunConfig(Strict):
@@ -139,7 +57,7 @@ class RunConfig(Strict):
     @property
     def sizes(self) -> dict[str, int]:
         """The crops there are of the pictures, each with its pixels a side."""
-        return {self.folder.crop: self.folder.size} if self.folder else dict(SIZES)
+        return self.folder.sizes if self.folder else dict(SIZES)
 
     @property
     def crop(self) -> str:

@@ -173,7 +173,7 @@ def header(width, height):
     (header(0, 0), "cannot be read as a picture"),
     (header(24, 24), "cannot be read as a picture"),
     (header(9000, 9000), "has 9000 x 9000 pixels, more than any aligned face"),
-    (header(30000, 30000), "cannot be read as a picture"),
+    (header(30000, 30000), "has over 64,000,000 pixels"),
     (encoded(pixels(1)[:, :20]), "is 20 x 24 pixels; aligned pictures are square"),
     (encoded(pixels(1, 16)), "is 16 pixels a side, the set asks for 24"),
     (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 24 24\n%%EndComments\n", "cannot be read"),

@@ -93,7 +93,7 @@ def test_shrinks_the_crop_as_the_contract_says(monkeypatch):
 
 
 def test_a_folder_of_pictures_is_a_set_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdlab.data.folder.SMALLEST", 8)  # the toy's input
+    monkeypatch.setattr("kdlab.data.reading.SMALLEST", 8)  # the toy's input
     faces = pictures(n=6)
     for k, picture in enumerate(faces.crops["arcface"]):
         (tmp_path / "people" / f"{k // 2}").mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import os
 import shutil
 import struct
+import subprocess
 import sys
 import zlib
 
@@ -189,12 +190,28 @@ def chunk(kind, content):
 
 def test_a_picture_of_huge_size_is_refused_before_it_is_decoded(tree):
     """The header promises a gigapixel; nothing else is in the file."""
-    for side, said in ((8100, "has 8100 x 8100 pixels, more"), (40000, "cannot be read")):
-        header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
-        (tree / "anna" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"")
-                                              + chunk(b"IEND", b""))
+    for side, said in ((8100, "has 8100 x 8100 pixels, more"), (40000, "has over 64,000,000 pix")):
+        promise(tree / "anna" / "0.png", side)
         with pytest.raises(ValueError, match=rf"anna.0\.png {said}"):
             ImageFolder(tree, 32)
+
+
+def promise(path, side):
+    """A PNG whose header says side x side pixels, and no more of it."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
+
+
+def test_of_a_hundred_megapixels_the_error_alone_is_heard(tree):
+    """Pillow would warn before we refuse; in a process of its own, for pytest has its own filters.
+    """
+    promise(tree / "anna" / "0.png", 10_000)
+    script = f"from kdlab.data import ImageFolder; ImageFolder({str(tree)!r}, 32)"
+    done = subprocess.run([sys.executable, "-W", "always", "-c", script], text=True,
+                          capture_output=True)
+    assert done.stderr.splitlines()[-1].endswith(
+        "0.png has 10000 x 10000 pixels, more than any aligned face; remove it")
+    assert "Warning" not in done.stderr and "Pillow" not in done.stderr
 
 
 @pytest.mark.parametrize("break_it, said", [

@@ -1,5 +1,6 @@
 """Landmarks as CSV, UTKFace's names and CelebA's lists, on small files made here."""
 
+import json
 import random
 import re
 
@@ -7,13 +8,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 
 from kdlab.align import TEMPLATES, align
 from kdlab.data.batches import Batches
+from kdlab.data.embeddings import embed_set
 from kdlab.data.folder import ImageFolder
 from kdlab.data.listed import celeba, utkface
 from kdlab.data.lists import LINE
 from kdlab.data.pictures import aligned
+from kdlab.data.samplers import GroupBalancedSampler
+from kdlab.losses import MFD, CrossEntropy
+from kdlab.models import MODELS
+from kdlab.teachers import load_teacher
+from kdlab.train import TrainConfig, train
 
 
 def smooth(seed, width, height):
@@ -185,6 +193,28 @@ def test_utkface_has_age_as_class_and_race_as_group(utk):
     assert got.shape == (1, 3, 32, 32) and got.dtype == torch.uint8
     batches = Batches(faces.pixels(), faces.labels, 4, groups=faces.groups)
     assert next(iter(batches.epoch(0))).targets.groups.shape == (4,)
+
+
+def test_a_listed_set_trains(utk, tmp_path, monkeypatch):
+    """Class against class, race balanced, the pictures whole; stopped and taken up again."""
+    monkeypatch.setenv("KDLAB_HEADLESS", "1")
+    faces = utkface(utk, None, size=32)
+    sampler = GroupBalancedSampler(faces.labels, faces.groups, 12)
+    batches = Batches(faces.pixels(), faces.labels, sampler=sampler, groups=faces.groups,
+                      crop=faces.crop, key=faces.key)
+    torch.manual_seed(0)
+    student, teacher = (MODELS["cifar_cnn"](num_classes=3) for _ in range(2))
+    losses = {"ce": CrossEntropy(), "mfd": MFD(layer="embedding")}
+    config = TrainConfig(epochs=2, batch_size=12, lr=0.01, device="cpu", out=tmp_path / "run")
+    history = train(config, student, losses, batches, teacher)
+    assert len(history) == 4 and np.isfinite(history.columns["loss"]).all()
+    with safe_open(tmp_path / "run" / "student.safetensors", "pt") as file:
+        about = json.loads(file.metadata()["kdlab"])["preprocessing"]
+    assert (about["crop"], about["size"]) == ("whole", 32)
+    assert len(train(config, student, losses, batches, teacher)) == 4
+    with pytest.raises(ValueError, match="the teacher looks at the 'dlib' crop at 150 pixels; the "
+                                         "set has 24 pictures in the crops: whole 32"):
+        embed_set(load_teacher("dlib_resnet29"), faces)
 
 
 def test_utkface_holds_out_the_last_of_each_class_and_race(utk):

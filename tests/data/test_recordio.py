@@ -14,7 +14,7 @@ import pytest
 import torch
 from rec_files import MAGIC, expected, face_records, packed, png, record_bytes, slowly, write
 
-from kdlab.data import record_table
+from kdlab.data import record_index, record_table
 from kdlab.data.batches import Batches
 from kdlab.data.folder import ImageFolder
 from kdlab.data.recordio import RecordIOFaces
@@ -208,14 +208,14 @@ def test_a_missing_idx_is_made_anew_and_written_beside(folder):
 
 def test_where_it_cannot_be_written_the_cache_keeps_it(folder, monkeypatch):
     (folder / "train.idx").unlink()
-    write_atomic = record_table.write_atomic
+    write_atomic = record_index.write_atomic
 
     def refused(path, content):
         if path.suffix == ".idx":
             raise PermissionError(13, "Permission denied", str(path))
         write_atomic(path, content)
 
-    monkeypatch.setattr(record_table, "write_atomic", refused)
+    monkeypatch.setattr(record_index, "write_atomic", refused)
     labels = RecordIOFaces(folder).labels.tolist()
     assert not (folder / "train.idx").exists()
     monkeypatch.setattr(Records, "scan", None)  # would fail

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdlab.data import unpickle
+from kdlab.data import pickle_machine
+from kdlab.data.pickle_machine import DEPTH
 from kdlab.data.pickled import Array
-from kdlab.data.unpickle import DEPTH, loads, shown, unpickled
+from kdlab.data.shown import shown
+from kdlab.data.unpickle import loads, unpickled
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 JPEG = bytes(range(256)) + b"'\"\\\n\r\t\0\x1a"
@@ -363,7 +365,7 @@ def test_any_instructions_in_any_order_are_read_or_refused(pieces):
     b"]", b"}", b")", b"(t", b"]\x94", b"K\x01\x85\x94", b"M\x00\x01", b"J\x00\x01\x00\x00",
     b"\x8a\x04\x01\x02\x03\x04", b"C\x01a", b"C\x02ab", b"X\x01\0\0\0a", b"h\0h\1R", MADE, UINT8])
 def test_memory_is_a_small_multiple_of_the_file(unit, monkeypatch):
-    monkeypatch.setattr(unpickle, "STEPS", (1000, unpickle.STEPS[1]))
+    monkeypatch.setattr(pickle_machine, "STEPS", (1000, pickle_machine.STEPS[1]))
     data = TEXT[1:] + unit * (2**19 // len(unit))
     tracemalloc.start()
     try:

@@ -14,7 +14,7 @@ from kdlab.losses.adversarial_debiasing import (
 )
 from kdlab.outputs import Output, Targets
 from kdlab.train import TrainConfig
-from kdlab.train.loop import make_optimizer
+from kdlab.train.optimizer import make_optimizer
 
 C, G = 4, 3
 

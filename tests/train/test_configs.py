@@ -12,7 +12,7 @@ from kdlab.models import MODELS
 from kdlab.teachers import Teacher, load_teacher
 from kdlab.train import train
 from kdlab.train.build import build_losses, build_student
-from kdlab.train.loop import lr_factor
+from kdlab.train.optimizer import lr_factor
 from kdlab.train.run import load_run, prepare
 
 FILES = {path.stem: path for path in

@@ -18,7 +18,7 @@ from kdlab.models import MODELS
 from kdlab.outputs import Output, Targets
 from kdlab.teachers import Teacher
 from kdlab.train import History, TrainConfig, train
-from kdlab.train.loop import named_terms
+from kdlab.train.objective import named_terms
 from kdlab.train.optimizer import lr_factor, make_optimizer
 
 

@@ -15,7 +15,8 @@ from kdlab.train.run import RunConfig
 from kdlab.train.scale import activation_bytes, disk, scale
 
 PARTS = {"seconds_per_step": 0.5, "checkpoint_seconds": 2.0, "validation_seconds": 10.0,
-         "share_seconds": 0.25, "checkpoint_bytes": 1000, "student_bytes": 400, "row_bytes": 10}
+         "share_seconds": 0.25, "checkpoint_bytes": 1000, "student_bytes": 400, "row_bytes": 10,
+         "cache_bytes": 0}
 
 
 def test_a_whole_run_by_hand():
@@ -26,6 +27,13 @@ def test_a_whole_run_by_hand():
     said = whole(PARTS, config, 30)
     assert said["minutes"] == pytest.approx(197.5 / 60)
     assert said["disk_bytes"] == 2 * 1000 + 2 * 400 + 60 * 10
+
+
+def test_the_teachers_cache_is_part_of_the_disk():
+    config = TrainConfig(epochs=4, keep=0, share_every=0)
+    parts = PARTS | {"validation_seconds": 0.0}
+    plain, cached = (whole(parts | {"cache_bytes": n}, config, 5)["disk_bytes"] for n in (0, 5000))
+    assert cached == plain + 5000
 
 
 def test_what_a_run_leaves_out_costs_nothing():

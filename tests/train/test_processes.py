@@ -119,6 +119,7 @@ def folder(tmp_path_factory):
         for process in running:
             process.kill()
     assert [process.returncode for process in running] == [0] * WORLD, "\n".join(errors)
+    (folder / "stderr").write_text("".join(errors))
     run(folder / "alone")
     return folder
 
@@ -181,6 +182,10 @@ def test_machines_that_see_different_folders_are_refused(folder):
     for me in range(WORLD):
         said = json.loads((folder / f"{me}.json").read_text())["steps"]
         assert "at steps [5, 0]; all machines must see one folder" in said
+
+
+def test_nobody_complains_that_all_parameters_are_used(folder):
+    assert "find_unused_parameters" not in (folder / "stderr").read_text()
 
 
 def test_a_batch_that_cannot_be_dealt_is_refused():

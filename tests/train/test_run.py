@@ -12,11 +12,13 @@ from rec_files import packed, write
 from safetensors.torch import load_file, save_file
 
 import kdlab.world
+from kdlab.align import TEMPLATES
 from kdlab.data.batches import OnDisk
 from kdlab.data.embeddings import EmbeddingCache
+from kdlab.data.folder import ImageFolder
 from kdlab.models import MODELS
 from kdlab.teachers import Teacher, save_teacher
-from kdlab.train import train
+from kdlab.train import History, train
 from kdlab.train.build import build_losses, build_student
 from kdlab.train.pictures import check_labels
 from kdlab.train.run import RunConfig, load_run, prepare
@@ -98,6 +100,11 @@ def test_a_run_is_read_from_a_file_a_dict_or_itself(tmp_path):
     (dict(folder={"path": "a", "identities": 3}), "world and folder exclude one another"),
     (dict(world=None, folder={"path": "a"}), "folder.identities: Field required"),
     (dict(world=None, folder={"path": "a", "identities": 1}), "folder.identities: "),
+    (dict(world=None, folder={"path": "a", "identities": 3, "crop": "whole"}),
+     "folder.crop: input should be 'arcface' or 'dlib' .got 'whole'"),
+    (dict(world=None, folder={"path": "a", "identities": 3, "size": 64, "landmarks": "l.csv"}),
+     r"folder: size 64 does not go with landmarks: they align pictures to 112 pixels .arcface."),
+    (dict(validation={"landmarks": "l.csv"}), "validation: landmarks are those of files; name"),
     (dict(losses={"arc": {"margin": 1}}), "arc does not say which loss"),
     (dict(losses={}), "losses: "),
     (dict(sampler={}), "sampler: a sampler is either"),
@@ -343,6 +350,22 @@ def test_validation_is_a_rate_on_people_that_nobody_trains_on(quick):
     assert sorted(list(asked) for asked in quick) == [list(range(4)), list(range(50, 55))]
 
 
+def test_another_validation_is_another_run(quick):
+    """The best student would be the best of two different things."""
+    def go(**validation):
+        checked = load_run(run(validation=validation or None, train={"out": "runs/judged"}))
+        return train(checked.train, **prepare(checked))
+
+    mine = {"first": 50, "identities": 5, "per_identity": 3, "fpr": 0.1}
+    go(**mine)
+    assert len(go(**mine)) == 2
+    for other, said in ((mine | {"first": 60}, "validation.first is 50 there and 60 here"),
+                        (mine | {"fpr": 0.2}, "measure is TPR at FPR 0.1 there and .* 0.2 here"),
+                        ({}, "validation.first is 50 there and None here")):
+        with pytest.raises(ValueError, match=f"runs/judged holds another run .*{said}"):
+            go(**other)
+
+
 def test_processes_prepare_their_own_rows_of_one_batch(quick):
     whole, *parts = (prepare(run(), rank, world)["batches"] for rank, world in
                      ((0, 1), (0, 2), (1, 2)))
@@ -415,6 +438,112 @@ def test_a_run_on_recordio_is_the_run_on_the_same_files(quick, folder, tmp_path)
     for batch in first[1:]:
         assert torch.equal(batch.images, first[0].images)
         assert torch.equal(batch.targets.labels, first[0].targets.labels)
-    with pytest.raises(ValueError, match="folder.groups: .* is RecordIO"):
-        prepare(run(world=None, folder={"path": str(tmp_path / "packed"), "identities": 3,
-                                        "size": 48, "groups": "groups.csv"}, losses=ARC))
+    packed_set = {"path": str(tmp_path / "packed"), "identities": 3, "size": 48}
+    for changes, said in (
+            (dict(folder=packed_set | {"groups": "g.csv"}), "folder.groups: .* is RecordIO"),
+            (dict(folder=packed_set | {"size": 112, "landmarks": "l.csv"}), "folder.landmarks: "),
+            (dict(folder=packed_set, validation={"folder": packed_set["path"],
+                                                 "landmarks": "l.csv"}), "validation.landmarks: ")):
+        with pytest.raises(ValueError, match=said):
+            prepare(run(world=None, losses=ARC, **changes))
+    made = prepare(run(world=None, folder=packed_set,
+                       validation={"folder": packed_set["path"], "fpr": 0.1}))
+    assert 0 <= made["validate"](made["student"]) <= 1
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Three people, three pictures of any shape each; the folder, and a CSV of their landmarks."""
+    rng, lines = np.random.default_rng(0), []
+    for k, name in enumerate(f"{who}/{j}.png" for who in ("anna", "bela", "carl")
+                             for j in range(3)):
+        (tmp_path / "album" / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (150 + k, 170 - k, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "album" / name)
+        points = TEMPLATES["arcface"].numpy() + 20 + k
+        lines.append(",".join([name, *(f"{x:.3f}" for x in points.ravel())]))
+    (tmp_path / "landmarks.csv").write_text("\n".join(lines))
+    return tmp_path / "album", tmp_path / "landmarks.csv"
+
+
+@pytest.mark.parametrize("crop", ["arcface", "dlib"])
+def test_photographs_are_aligned_by_landmarks(quick, photographs, crop):
+    """The student looks at one crop, the teacher's cache is made of the other."""
+    folder, landmarks = map(str, photographs)
+    other = {"arcface": "dlib", "dlib": "arcface"}[crop]
+    small_teacher(crop=other)
+    album = {"path": folder, "identities": 3, "landmarks": landmarks, "crop": crop}
+    checked = load_run(run(
+        world=None, folder=album, teacher="mine.safetensors", losses=ARC | {
+            "f": {"loss": "FeatureOnly"}}, train={"batch_size": 3, "out": "runs/album"},
+        validation={"folder": folder, "landmarks": landmarks, "fpr": 0.1}))
+    assert checked.sizes == {"arcface": 112, "dlib": 150}
+    parts, faces = prepare(checked), ImageFolder(folder, landmarks=landmarks)
+    batch = next(parts["batches"].epoch(0))
+    seen = faces.read(crop, 48, batch.index)
+    seen[batch.flipped] = seen[batch.flipped].flip(-1)
+    assert torch.equal(batch.images, (seen.float() - 127.5) / 127.5)
+    teacher = run_teacher("mine.safetensors")
+    said = teacher(faces.read(other, 48, batch.index)).embedding
+    known = parts["teacher"](batch.index, torch.zeros_like(batch.flipped)).embedding
+    torch.testing.assert_close(known, said, rtol=1e-5, atol=1e-4)
+    assert parts["teacher"].nbytes == 9 * 2 * 16 * 4
+    history = train(checked.train, **parts)
+    assert 0 <= history.columns["validation"][-1] <= 1
+    about = json.loads(metadata(Path("runs/album/student.safetensors"))["kdlab"])
+    assert (about["preprocessing"]["crop"], about["preprocessing"]["size"]) == (crop, 48)
+    again = RunConfig.model_validate(checked.model_dump(mode="json"))
+    assert again == checked  # as run.yaml keeps it
+
+
+def test_landmarks_that_do_not_fit_are_refused_before_a_picture_is_decoded(
+        quick, photographs, monkeypatch):
+    folder, landmarks = photographs
+    monkeypatch.setattr(kdlab.data.folder, "decode", None)
+    text = landmarks.read_text()
+    for change, said in (
+            (text.replace("carl/2", "carl/7"), "line 9: .* has no picture 'carl/7"),
+            (text.replace("bela/1.png,", "bela/1.png,x"), "line 5: 'x.* no number"),
+            (None, "landmarks.csv")):
+        landmarks.unlink() if change is None else landmarks.write_text(change)
+        with pytest.raises((ValueError, FileNotFoundError), match=said) as error:
+            prepare(run(world=None, folder={"path": str(folder), "identities": 3,
+                                            "landmarks": str(landmarks)}))
+        assert "\n" not in str(error.value)
+
+
+def test_a_run_that_a_bad_picture_ended_goes_on_without_it(quick, folder):
+    """`on_bad` from the run file to the batches; the picture is due in the second step."""
+    row = int(np.random.default_rng((0, 0)).permutation(12)[4])
+    bad = sorted(folder.glob("*/*.png"))[row]
+    bad.write_bytes(bad.read_bytes()[:500])
+
+    def go(**more):
+        checked = load_run(run(world=None, folder=files(folder, **more), train={
+            "batch_size": 4, "epochs": 2, "checkpoint_every": 1, "out": "runs/on"}))
+        return [row["step"] for row in train(checked.train, **prepare(checked)).rows]
+
+    with pytest.raises(ValueError, match=rf"{bad.name} cannot be read as a picture"):
+        go()
+    assert [row["step"] for row in History.read(Path("runs/on/log.jsonl")).rows] == [1]
+    with pytest.warns(UserWarning, match="another picture of") as said:
+        assert go(on_bad="skip") == [1, 2, 3, 4, 5, 6]
+    assert len(said) == 1
+
+
+def test_the_teacher_says_of_a_bad_picture_what_it_says_of_the_one_in_its_place(quick, folder):
+    small_teacher()
+    (folder / "bela" / "2.png").write_bytes((folder / "bela" / "2.png").read_bytes()[:500])
+    settings = run(world=None, teacher="mine.safetensors", losses=ARC | {
+        "f": {"loss": "FeatureOnly"}}, folder=files(folder))
+    with pytest.raises(ValueError, match=r"bela.2\.png cannot be read"):
+        prepare(settings)
+    with pytest.warns(UserWarning, match="another picture"):
+        parts = prepare(settings | {"folder": files(folder, on_bad="skip")})
+    said = parts["teacher"](torch.tensor([6, 7]), torch.zeros(2, dtype=torch.bool)).embedding
+    assert torch.equal(said[0], said[1])
+    (folder / "dora").mkdir()
+    with pytest.raises(ValueError, match="dora holds no picture"):
+        prepare(settings)
+    with pytest.warns(UserWarning, match="1 faults passed over, the first: .*dora"):
+        prepare(settings | {"folder": files(folder, on_bad="skip")})
