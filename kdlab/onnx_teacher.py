@@ -9,6 +9,7 @@ Files are data from outside: sizes are checked before anything is read, weights 
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,10 @@ KINDS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 LOOPS = {"Loop", "Scan"}  # how long one runs the file decides; no embedder needs any
 MAX_INPUT = 1 << 26  # pixels of a batch, 768 MiB in float32: our choice
 SAID = 300  # characters of an error of onnxruntime's that are passed on; ours
+
+# Released onnxruntime (1.31 here) reports sessions and a device number to its maker unless told
+# otherwise before it is imported; its own switch, disable_telemetry_events(), comes too late.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 class OnnxNetwork(nn.Module):

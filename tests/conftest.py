@@ -1,11 +1,14 @@
 """What the tests of several studies share."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 from kdlab.data.faces import FaceSet
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before any test imports onnxruntime, which reports home
 
 
 def _noise(world, identities, per_identity, crops=("arcface", "dlib")):

@@ -27,9 +27,10 @@ def run_teacher(name: str) -> Teacher:
     """
     path = Path(name)
     try:
-        if not path.is_file() or not (path.parent / "run.yaml").is_file():
-            return load_teacher(name)
-        return _own_student(path)
+        beside = path.parent / "run.yaml"
+        if path.suffix == ".safetensors" and path.is_file() and beside.is_file():
+            return _own_student(path)
+        return load_teacher(name)
     except FileNotFoundError as error:
         more = (f"; if a run is to leave it there, train that one first: its out is {path.parent}"
                 if path.suffix == ".safetensors" else "")
