@@ -1,5 +1,6 @@
 """The one place where a figure becomes a live plotly widget, and what hovering in it means."""
 
+import asyncio
 import html
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,6 +17,7 @@ from kdlab.ui.panel import DELAY, debounce
 
 Card = tuple[str, Sequence[int]]  # what it is in words, rows of its faces
 ACROSS = 8  # faces side by side; ours
+PACE = 0.6  # seconds from one moment to the next while a player runs; ours
 REST = 0.15  # seconds a hand rests before the rings follow: they redraw the whole chart; ours
 HIGH = 112  # pixels of a face in the live box: the size recognition networks take; ours
 RING = {"symbol": "circle-open", "size": 20, "color": INK, "line": {"width": 3}}  # ours
@@ -129,7 +131,7 @@ class Explorer:
         style = ipywidgets.HTML(STYLE, layout={"display": "none"})
         self.box = ipywidgets.VBox([*top, self.slider, self.status, self.card, self.figure, style])
         self.box.add_class("kdlab")
-        self._show(0)
+        self._attempt(self._card, 0)  # the ring is there; a message now might find no chart yet
 
     def _player(self) -> ipywidgets.HBox | None:
         if not self.frames:
@@ -140,10 +142,30 @@ class Explorer:
             description="moment", style={"description_width": "initial"},
             layout={"width": "min(100%, 480px)"},
         )  # fmt: skip
-        play = ipywidgets.Play(value=0, min=0, max=len(steps) - 1, interval=600)  # ms; ours
-        self.link = ipywidgets.jslink((play, "value"), (self.step, "index"))
+        # The stock player's buttons are icons without a name.
+        self.play = ipywidgets.ToggleButton(
+            description="play", tooltip="runs through the moments; press again to stop",
+            layout={"width": "auto"})  # fmt: skip
+        self.play.observe(lambda change: self._run(change["new"]), names="value")
         self.step.observe(lambda change: self._move(change["new"]), names="value")
-        return ipywidgets.HBox([play, self.step])
+        return ipywidgets.HBox([self.play, self.step])
+
+    def _run(self, playing: bool) -> None:
+        if playing:
+            try:
+                self.playing = asyncio.get_running_loop().create_task(self._play())
+            except RuntimeError:  # a script: nobody watches
+                self.play.value = False
+
+    async def _play(self) -> None:
+        """From the present moment to the last, from the first again where it stands at the end."""
+        last = len(self.frames) - 1
+        self.step.index = 0 if self.step.index == last else self.step.index
+        while self.play.value and self.step.index < last:
+            await asyncio.sleep(PACE)
+            if self.play.value:
+                self.step.index += 1
+        self.play.value = False
 
     def _hover(self, trace, points, _state) -> None:
         if points.point_inds:

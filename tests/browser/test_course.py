@@ -40,7 +40,10 @@ WATCH = """knob => {
   const panel = knob.closest(".jp-OutputArea-output");
   const images = () => [...panel.querySelectorAll("img")];
   const texts = () => [...panel.querySelectorAll("textarea")].map(area => area.value);
-  const shown = () => (images().length ? images().map(image => image.src) : texts()).join();
+  const marks = () => [...panel.querySelectorAll(".scatterlayer path.point")]
+    .map(mark => mark.getAttribute("transform"));  // of a live chart, which is no image
+  const shown = () => (images().length ? images().map(image => image.src) : texts())
+    .concat(marks()).join();
   const before = shown();
   let pressed;
   const kind = knob.tagName === "SELECT" ? "change" : "keydown";
