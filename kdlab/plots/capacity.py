@@ -37,9 +37,12 @@ def teacher_view(
     fig.update_annotations(font_size=13)
     middle = np.mean([min(rate for rate, _ in teachers.values()),
                       max(rate for rate, _ in teachers.values())])
-    order = sorted(teachers, key=lambda name: np.mean(teachers[name][1]))
+    spots = {name: np.array([rate, np.mean(rates)]) for name, (rate, rates) in teachers.items()}
     for name, own in looks(teachers).items():
-        side = ("top" if order.index(name) % 2 else "bottom",  # neighbours may lie close
+        # Away from the nearest other mark, whose name may stand close.
+        away = min((spots[name] - spots[other] for other in spots if other != name),
+                   key=np.linalg.norm, default=np.ones(2))  # fmt: skip
+        side = ("top" if away[1] > 0 else "bottom",
                 "left" if teachers[name][0] > middle else "right")
         rate, seeds = teachers[name][0], np.asarray(teachers[name][1], float)
         shape = own.marker.removesuffix("-open")
